@@ -1,0 +1,63 @@
+# epi-engine: everything is built and run in release. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+ENGINE = target/release/epi-engine
+RUNS ?= runs
+
+.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle bench-tables clean
+
+NVCC = build/nvcc/nvidia/cu13/bin/nvcc
+NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
+	nvidia-cuda-cccl==13.0.85
+FOUND_NVCC = test -n "$$EPI_NVCC$$CUDA_HOME" || command -v nvcc >/dev/null || test -x $(NVCC)
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 18
+
+build: ## the program, with CUDA kernels when a CUDA compiler is found
+	@$(CARGO) build --release
+
+cuda-toolchain: ## the pinned CUDA compiler under build/nvcc (by pip; no driver or GPU is needed to compile)
+	@test -x $(NVCC) || { python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target build/nvcc \
+		$(NVCC_WHEELS) && touch build.rs; } # so that the next build looks again
+	@$(NVCC) --version | tail -n 2 | head -n 1
+
+# A machine with an NVIDIA driver gets the kernels; others build faster without them.
+cuda-if-driver:
+	@$(FOUND_NVCC) || ! ldconfig -p 2>/dev/null | grep -q libcuda.so || $(MAKE) --no-print-directory cuda-toolchain
+
+# The tests read the compiler's report of every kernel; without pip they say which of them need nvcc.
+cuda-if-pip:
+	@$(FOUND_NVCC) || $(MAKE) --no-print-directory cuda-toolchain || echo "no CUDA compiler: tests that need nvcc say so"
+
+demo: cuda-if-driver build ## train EPSAT on real pairs and score unseen chromosomes; then a control with a known answer
+	@rm -rf $(RUNS)/demo $(RUNS)/planted
+	@echo "== EPSAT on real enhancer-promoter pairs, scored on a chromosome it has never seen"
+	@$(ENGINE) train --preset demo --out $(RUNS)/demo
+	@echo
+	@echo "== Control: motifs planted in short windows, so the right answer is known"
+	@mkdir -p $(RUNS)
+	@$(ENGINE) synth --data demo --level additive --train 6144 --validation 512 --test 1024 --out $(RUNS)/planted.epi
+	@$(ENGINE) train --preset planted --data $(RUNS)/planted.epi --split column:split --out $(RUNS)/planted
+
+test: cuda-if-pip ## all tests that run in a few minutes
+	@$(CARGO) test --release
+
+test-full: cuda-if-pip ## the long ones too: full-size models, learning curves of planted motifs
+	@EPI_TEST_FULL=1 $(CARGO) test --release
+	@$(CARGO) test --release --test full -- --test-threads 1 --nocapture
+
+lint: ## formatting and clippy, warnings denied
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --all-targets -- -D warnings
+
+gpu-bundle: ## build/gpu-bundle: tests and benchmarks for a machine with an NVIDIA driver and nothing else
+	@scripts/gpu_bundle.sh
+
+bench-tables: ## the tables of README.md and docs/benchmarks.md, from benches/results
+	@scripts/benchmarks.py tables
+
+clean: ## remove what was built and the runs of the demonstration
+	@$(CARGO) clean
+	@rm -rf $(RUNS)/demo $(RUNS)/planted $(RUNS)/planted.epi

@@ -1,0 +1,77 @@
+// One LSTM cell, and where its numbers live: gates [2,B,T,4H], cells [2,B,T,H], out [B,T,2H].
+#pragma once
+#include "params.cuh"
+
+struct Cell {
+    float4 gate; // activated i, f, g, o
+    float c, h;
+};
+
+struct CellGradient {
+    float4 da; // of the four pre-activations
+    float dc;  // of the previous cell state
+};
+
+EPI_DEVICE float gate_of(float a, int hard) {
+    if (!hard) return 1.0f / (1.0f + expf(-a));
+    const float y = fmaf(0.2f, a, 0.5f);
+    return y < 0.0f ? 0.0f : y > 1.0f ? 1.0f : y; // NaN stays NaN
+}
+
+// Derivative of the gate by its own value.
+EPI_DEVICE float gate_slope(float y, int hard) { return hard ? (y > 0.0f && y < 1.0f ? 0.2f : 0.0f) : y * (1.0f - y); }
+
+EPI_DEVICE void add_scaled(float4& a, const float4& w, float x) {
+    a.x = fmaf(w.x, x, a.x);
+    a.y = fmaf(w.y, x, a.y);
+    a.z = fmaf(w.z, x, a.z);
+    a.w = fmaf(w.w, x, a.w);
+}
+
+EPI_DEVICE Cell lstm_cell(const float4& a, float c, int hard) {
+    Cell now;
+    now.gate = make_float4(gate_of(a.x, hard), gate_of(a.y, hard), tanhf(a.z), gate_of(a.w, hard));
+    now.c = fmaf(now.gate.y, c, now.gate.x * now.gate.z);
+    now.h = now.gate.w * tanhf(now.c);
+    return now;
+}
+
+EPI_DEVICE size_t row_at(const LstmParams& p, int direction, int b, int t) {
+    return (size_t(direction) * p.batch + b) * p.time + t;
+}
+EPI_DEVICE size_t output_at(const LstmParams& p, int direction, int b, int t) {
+    return ((size_t(b) * p.time + t) * 2 + direction) * p.hidden;
+}
+
+EPI_DEVICE float4 load_gates(const float* gates, const LstmParams& p, int direction, int b, int t, int u) {
+    const float* at = gates + row_at(p, direction, b, t) * 4 * p.hidden + u;
+    return make_float4(at[0], at[p.hidden], at[2 * p.hidden], at[3 * p.hidden]);
+}
+EPI_DEVICE void store_gates(const float4& value, float* gates, const LstmParams& p, int direction, int b, int t, int u) {
+    float* at = gates + row_at(p, direction, b, t) * 4 * p.hidden + u;
+    at[0] = value.x;
+    at[p.hidden] = value.y;
+    at[2 * p.hidden] = value.z;
+    at[3 * p.hidden] = value.w;
+}
+
+EPI_DEVICE void store_state(const Cell& now, const LstmParams& p, int direction, int b, int t, int u, float* gates, float* cells,
+                            float* out) {
+    out[output_at(p, direction, b, t) + u] = now.h;
+    if (!p.save) return;
+    store_gates(now.gate, gates, p, direction, b, t, u);
+    cells[row_at(p, direction, b, t) * p.hidden + u] = now.c;
+}
+
+// Gradients of one cell with state `c` (before: `previous`) from those of h and c that reach it.
+EPI_DEVICE CellGradient cell_gradient(const float4& gate, float c, float previous, float dh, float dc, int hard) {
+    const float squashed = tanhf(c);
+    dc = fmaf(dh * gate.w, 1.0f - squashed * squashed, dc);
+    CellGradient g;
+    g.da.x = dc * gate.z * gate_slope(gate.x, hard);
+    g.da.y = dc * previous * gate_slope(gate.y, hard);
+    g.da.z = dc * gate.x * (1.0f - gate.z * gate.z);
+    g.da.w = dh * squashed * gate_slope(gate.w, hard);
+    g.dc = dc * gate.y;
+    return g;
+}

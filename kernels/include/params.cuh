@@ -1,0 +1,112 @@
+// Launch parameters: one plain struct per operator, passed by value, 4-byte fields first come first served, 8-byte fields
+// first. Mirrored in src/backend/cuda/params.rs. Each is listed below with its size, which both compilers assert and which
+// Rust compares by name.
+#pragma once
+#include "philox.cuh"
+#include "step.cuh"
+
+/// Sum over positions: `batch` sequences of `length` positions with `channels` values each.
+struct PositionSum {
+    int batch, length, channels;
+};
+
+/// C[m,n] (+)= Σ_k A[m,k] B[k,n]; `ld*` are row pitches of the stored matrices, in elements. The k range is cut into
+/// gridDim.z chunks of `k_chunk`; more than one chunk writes partial sums [chunk,m,n] instead of C. Rows k of A with
+/// k % mask_period == mask_period - 1 count as zero (mask_period 0: none).
+struct Gemm {
+    int m, n, k, lda, ldb, ldc, k_chunk, mask_period, accumulate, relu;
+};
+
+/// Strided correlation of [batch,length,inputs] with [outputs,inputs,kernel] giving [batch,out_length,outputs].
+struct Conv {
+    int batch, length, inputs, outputs, kernel, stride, padding, out_length, k_chunk;
+};
+
+/// `rows` x `columns`, cut into gridDim.y chunks of `chunk` rows.
+struct Columns {
+    int rows, columns, chunk;
+};
+
+struct BatchNormParams {
+    int rows, columns, chunk, chunks;
+    float eps, momentum;
+    int train;
+};
+
+/// Max pooling of [batch,length,channels] to [batch,pooled,channels].
+struct MaxPool {
+    int batch, length, channels, size, pooled;
+};
+
+/// A block of `rows` x `width` inside matrices of pitch `src_pitch` and `dst_pitch`.
+struct CopyRows {
+    int rows, width, src_pitch, dst_pitch;
+};
+
+/// [a,b,c] -> [b,a,c]
+struct Swap {
+    int a, b, c;
+};
+
+/// The DNA block: `words` 64-bit words per plane and sample, planes [batch,3,words]; `slices` partial results.
+struct DnaConvParams {
+    DropoutParams dropout;
+    int batch, length, words, channels, kernel, pool, conv_length, pooled, slices;
+    int mode; // 0 bias, 1 batch norm with running statistics, 2 batch norm with batch statistics
+    float eps, momentum;
+};
+
+/// One direction pair of an LSTM layer: `batch` sequences of `time` steps, `hidden` units, `hard` = hard sigmoid gates.
+struct LstmParams {
+    int batch, time, hidden, hard, save;
+};
+
+struct AttentionParams {
+    DropoutParams dropout;
+    int batch, time, heads, head_size, relu, pitch;
+    float scale;
+    int reserved;
+};
+
+struct ReadoutParams {
+    int batch, channels;
+};
+
+struct LossParams {
+    int batch, classes, exchanged;
+};
+
+/// One range of the flat parameter buffer.
+struct ParamRange {
+    int offset, len;
+    float l2;
+    int frozen;
+};
+
+struct AdamParams {
+    int count, ranges, chunk, chunks;
+    float beta1, beta2, eps, clip; // clip <= 0: none
+};
+
+#define EPI_PARAMS(X)                                                                                                  \
+    X(StepState, 24)                                                                                                   \
+    X(DropoutParams, 24)                                                                                               \
+    X(PositionSum, 12)                                                                                                 \
+    X(Gemm, 40)                                                                                                        \
+    X(Conv, 36)                                                                                                        \
+    X(Columns, 12)                                                                                                     \
+    X(BatchNormParams, 28)                                                                                             \
+    X(MaxPool, 20)                                                                                                     \
+    X(CopyRows, 16)                                                                                                    \
+    X(Swap, 12)                                                                                                        \
+    X(DnaConvParams, 72)                                                                                               \
+    X(LstmParams, 20)                                                                                                  \
+    X(AttentionParams, 56)                                                                                             \
+    X(ReadoutParams, 8)                                                                                                \
+    X(LossParams, 12)                                                                                                  \
+    X(ParamRange, 16)                                                                                                  \
+    X(AdamParams, 32)
+
+#define EPI_ASSERT_SIZE(T, size) static_assert(sizeof(T) == size, #T " must have " #size " bytes, as in Rust");
+EPI_PARAMS(EPI_ASSERT_SIZE)
+#undef EPI_ASSERT_SIZE

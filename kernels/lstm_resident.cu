@@ -1,0 +1,188 @@
+// The recurrence of lstm.cu for H = 100 with W_hh in registers: read once, used for all T. Same buffers and formulas.
+// FLOPs 16 B T H² a pass. Grid (ceil(B / SEQ), 2), 224 threads (7 warps, so that a thread may have 255 registers: a
+// multiprocessor's quarter holds two such warps), one barrier a step. Four neighbouring lanes share a pair of units:
+//   forward   thread = 2 units x 4 gates x 25 of the 100 previous h;   backward   thread = 2 units x the 100 units of a gate
+// 200 weights a thread either way. The four slices meet by shuffles; slice c then finishes (unit c%2, sequence c/2) of the
+// pair, keeps its cell in a register and writes h (forward) or the gate gradients (backward) to double-buffered shared memory.
+// Variants: SEQ = 2 (half the blocks), SEQ = 1 (when blocks would leave multiprocessors idle).
+// Deterministic: slices are added as (0+2) + (1+3); same bits for SEQ = 1 and 2.
+// Source: Diamos et al. 2016, "Persistent RNNs".
+#include "include/common.cuh"
+#include "include/lstm_cell.cuh"
+
+constexpr int H = 100, SLICES = 4, THREADS = 224;
+constexpr int PART = H / SLICES;             // previous h of one slice
+constexpr int PART_PITCH = 28, STATE = SLICES * PART_PITCH; // 16-byte aligned slices, no bank conflicts
+
+// Which units and which slice of the sums this thread holds. The last 24 threads compute pair 0 again, so that whole warps
+// shuffle, and own nothing.
+template <int SEQ> struct Seat {
+    int slice, pair, unit, sequence;
+    bool owner;
+    EPI_DEVICE_MEMBER Seat(int count) {
+        const bool works = threadIdx.x < SLICES * H / 2;
+        slice = int(threadIdx.x) % SLICES;
+        pair = works ? int(threadIdx.x) / SLICES : 0;
+        unit = pair * 2 + slice % 2;
+        sequence = slice / 2;
+        owner = works && sequence < min(SEQ, count);
+    }
+};
+
+// partial[s*2+u]: this slice's share for sequence s and unit u of the pair. Returns the whole sum of the lane's own two.
+template <int SEQ> EPI_DEVICE float gather_slices(const float (&partial)[SEQ * 2], int slice) {
+    float unit[2];
+    EPI_UNROLL for (int u = 0; u < 2; ++u) {
+        const float mine = SEQ == 2 && slice >= 2 ? partial[(SEQ - 1) * 2 + u] : partial[u];
+        const float theirs = SEQ == 2 && slice < 2 ? partial[(SEQ - 1) * 2 + u] : partial[u];
+        unit[u] = mine + __shfl_xor_sync(FULL_MASK, theirs, 2);
+    }
+    const bool odd = slice % 2 == 1;
+    return (odd ? unit[1] : unit[0]) + __shfl_xor_sync(FULL_MASK, odd ? unit[0] : unit[1], 1);
+}
+
+template <int SEQ>
+EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0, const float* weight1, float* gates, float* cells,
+                                      float* out, float* state) {
+    const int direction = int(blockIdx.y), first = int(blockIdx.x) * SEQ;
+    const Seat<SEQ> seat(p.batch - first);
+    const float* weight = direction == 0 ? weight0 : weight1;
+    float w[2][4][PART];
+    EPI_UNROLL for (int u = 0; u < 2; ++u)
+        EPI_UNROLL for (int g = 0; g < 4; ++g)
+            EPI_UNROLL for (int k = 0; k < PART; ++k)
+                w[u][g][k] = weight[(g * H + seat.pair * 2 + u) * H + seat.slice * PART + k];
+    for (int i = int(threadIdx.x); i < 2 * SEQ * STATE; i += THREADS) state[i] = 0.0f;
+
+    const int b = first + seat.sequence, last = p.time - 1;
+    float cell = 0.0f;
+    float4 ahead = make_float4(0.0f, 0.0f, 0.0f, 0.0f); // W x of the next step
+    if (seat.owner) ahead = load_gates(gates, p, direction, b, direction == 0 ? 0 : last, seat.unit);
+    for (int step = 0; step < p.time; ++step) {
+        __syncthreads();
+        const float* previous = state + step % 2 * SEQ * STATE + seat.slice * PART_PITCH;
+        float4 a = ahead;
+        if (seat.owner && step < last)
+            ahead = load_gates(gates, p, direction, b, direction == 0 ? step + 1 : last - step - 1, seat.unit);
+
+        float partial[4][SEQ * 2];
+        EPI_UNROLL for (int s = 0; s < SEQ; ++s) {
+            EPI_UNROLL for (int i = 0; i < 8; ++i) partial[i % 4][s * 2 + i / 4] = 0.0f;
+            EPI_UNROLL for (int k = 0; k < PART - 1; k += 4) {
+                const float4 h = *reinterpret_cast<const float4*>(previous + s * STATE + k);
+                EPI_UNROLL for (int u = 0; u < 2; ++u) {
+                    EPI_UNROLL for (int g = 0; g < 4; ++g) {
+                        float& sum = partial[g][s * 2 + u];
+                        sum = fmaf(w[u][g][k], h.x, sum);
+                        sum = fmaf(w[u][g][k + 1], h.y, sum);
+                        sum = fmaf(w[u][g][k + 2], h.z, sum);
+                        sum = fmaf(w[u][g][k + 3], h.w, sum);
+                    }
+                }
+            }
+            const float h = previous[s * STATE + PART - 1];
+            EPI_UNROLL for (int i = 0; i < 8; ++i)
+                partial[i % 4][s * 2 + i / 4] = fmaf(w[i / 4][i % 4][PART - 1], h, partial[i % 4][s * 2 + i / 4]);
+        }
+        a.x += gather_slices<SEQ>(partial[0], seat.slice);
+        a.y += gather_slices<SEQ>(partial[1], seat.slice);
+        a.z += gather_slices<SEQ>(partial[2], seat.slice);
+        a.w += gather_slices<SEQ>(partial[3], seat.slice);
+        if (seat.owner) {
+            const Cell now = lstm_cell(a, cell, p.hard);
+            cell = now.c;
+            state[((step + 1) % 2 * SEQ + seat.sequence) * STATE + seat.unit / PART * PART_PITCH + seat.unit % PART] = now.h;
+            store_state(now, p, direction, b, direction == 0 ? step : last - step, seat.unit, gates, cells, out);
+        }
+    }
+}
+
+// What the backward step of one unit reads, fetched one step early.
+struct Saved {
+    float4 gate;
+    float dout, previous; // previous: the cell before this step
+};
+
+EPI_DEVICE Saved load_saved(const LstmParams& p, int direction, int b, int step, int u, const float* gates, const float* cells,
+                            const float* dout) {
+    const int t = direction == 0 ? step : p.time - 1 - step, before = direction == 0 ? t - 1 : t + 1;
+    Saved saved;
+    saved.gate = load_gates(gates, p, direction, b, t, u);
+    saved.dout = dout[output_at(p, direction, b, t) + u];
+    saved.previous = step > 0 ? cells[row_at(p, direction, b, before) * H + u] : 0.0f;
+    return saved;
+}
+
+template <int SEQ>
+EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0, const float* weight1, float* gates,
+                                       const float* cells, const float* dout, float* dgates) {
+    const int direction = int(blockIdx.y), first = int(blockIdx.x) * SEQ;
+    const Seat<SEQ> seat(p.batch - first);
+    const float* weight = direction == 0 ? weight0 : weight1;
+    float w[2][H];
+    EPI_UNROLL for (int u = 0; u < 2; ++u)
+        EPI_UNROLL for (int j = 0; j < H; ++j) w[u][j] = weight[(seat.slice * H + j) * H + seat.pair * 2 + u];
+    for (int i = int(threadIdx.x); i < 2 * SEQ * 4 * H; i += THREADS) dgates[i] = 0.0f; // sequences beyond the batch stay 0
+    __syncthreads();
+
+    const int b = first + seat.sequence, last = p.time - 1;
+    float dstate = 0.0f, dcell = 0.0f, cell = 0.0f;
+    Saved ahead = {};
+    if (seat.owner) {
+        cell = cells[row_at(p, direction, b, direction == 0 ? last : 0) * H + seat.unit];
+        ahead = load_saved(p, direction, b, last, seat.unit, gates, cells, dout);
+    }
+    for (int step = last; step >= 0; --step) {
+        float* now = dgates + step % 2 * SEQ * 4 * H;
+        if (seat.owner) {
+            const Saved saved = ahead;
+            if (step > 0) ahead = load_saved(p, direction, b, step - 1, seat.unit, gates, cells, dout);
+            const CellGradient g = cell_gradient(saved.gate, cell, saved.previous, saved.dout + dstate, dcell, p.hard);
+            cell = saved.previous;
+            dcell = g.dc;
+            float* to = now + seat.sequence * 4 * H + seat.unit;
+            to[0] = g.da.x;
+            to[H] = g.da.y;
+            to[2 * H] = g.da.z;
+            to[3 * H] = g.da.w;
+            store_gates(g.da, gates, p, direction, b, direction == 0 ? step : last - step, seat.unit);
+        }
+        __syncthreads();
+        float partial[SEQ * 2];
+        EPI_UNROLL for (int s = 0; s < SEQ; ++s) {
+            partial[s * 2] = partial[s * 2 + 1] = 0.0f;
+            EPI_UNROLL for (int j = 0; j < H; j += 4) {
+                const float4 d = *reinterpret_cast<const float4*>(now + s * 4 * H + seat.slice * H + j);
+                EPI_UNROLL for (int u = 0; u < 2; ++u) {
+                    float& sum = partial[s * 2 + u];
+                    sum = fmaf(w[u][j], d.x, sum);
+                    sum = fmaf(w[u][j + 1], d.y, sum);
+                    sum = fmaf(w[u][j + 2], d.z, sum);
+                    sum = fmaf(w[u][j + 3], d.w, sum);
+                }
+            }
+        }
+        dstate = gather_slices<SEQ>(partial, seat.slice);
+    }
+}
+
+EPI_KERNEL(lstm_resident_forward_1, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, float* gates, float* cells, float* out)) {
+    EPI_SHARED(float, state, 2 * 1 * STATE);
+    lstm_resident_forward<1>(p, weight0, weight1, gates, cells, out, state);
+}
+EPI_KERNEL(lstm_resident_backward_1, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, float* gates, const float* cells, const float* dout)) {
+    EPI_SHARED(float, dgates, 2 * 1 * 4 * H);
+    lstm_resident_backward<1>(p, weight0, weight1, gates, cells, dout, dgates);
+}
+EPI_KERNEL(lstm_resident_forward_2, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, float* gates, float* cells, float* out)) {
+    EPI_SHARED(float, state, 2 * 2 * STATE);
+    lstm_resident_forward<2>(p, weight0, weight1, gates, cells, out, state);
+}
+EPI_KERNEL(lstm_resident_backward_2, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, float* gates, const float* cells, const float* dout)) {
+    EPI_SHARED(float, dgates, 2 * 2 * 4 * H);
+    lstm_resident_backward<2>(p, weight0, weight1, gates, cells, dout, dgates);
+}

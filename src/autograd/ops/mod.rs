@@ -1,0 +1,27 @@
+//! The differentiable operators, one file each: a forward function, and a struct that goes backward.
+
+mod attention;
+mod batch_norm;
+mod class_loss;
+mod conv1d;
+mod dna_conv;
+mod elementwise;
+mod layout;
+mod linear;
+mod lstm;
+mod max_pool;
+mod position_sum;
+mod readout_norm;
+
+pub use attention::attention;
+pub use batch_norm::batch_norm;
+pub use class_loss::class_loss;
+pub use conv1d::conv1d;
+pub use dna_conv::{DnaAffineVars, dna_conv};
+pub use elementwise::{dropout, relu};
+pub use layout::{concat_length, swap_leading};
+pub use linear::linear;
+pub use lstm::{LstmVars, bilstm};
+pub use max_pool::max_pool;
+pub use position_sum::position_sum;
+pub use readout_norm::readout_norm;

@@ -1,0 +1,135 @@
+//! Reference-counted, 64-byte-aligned memory that returns to a bounded pool, so that steps reuse each other's buffers.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// A cache line and a vector register.
+const ALIGN: usize = 64;
+/// Blocks above this size are padded to whole pages.
+const PAGE: usize = 4096;
+/// Bytes of unused blocks that the pool keeps; what exceeds them goes back to the system.
+const KEEP: usize = 1 << 29;
+
+/// Memory of the CPU backend: `len` floats, shared by clones.
+#[derive(Clone)]
+pub struct Buffer(Arc<Block>);
+
+struct Block {
+    memory: Memory,
+    pool: Arc<Pool>,
+}
+
+#[derive(Clone, Copy)]
+struct Memory {
+    start: NonNull<f32>,
+    bytes: usize,
+}
+
+// SAFETY: a plain allocation without thread affinity. Writes go through `Buffer::slot`, whose caller promises that nothing
+// else looks at that range meanwhile, as the contract of slots in `backend::mod` says.
+unsafe impl Send for Memory {}
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn allocate(bytes: usize) -> Result<Self> {
+        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|e| Error::Device(e.to_string()))?;
+        // SAFETY: `bytes` is at least ALIGN. Zeroed, so every float is initialised whatever is read first.
+        let start = unsafe { alloc_zeroed(layout) }.cast();
+        let start = NonNull::new(start)
+            .ok_or_else(|| Error::Device(format!("out of memory: no {bytes} bytes left; try a smaller batch")))?;
+        Ok(Memory { start, bytes })
+    }
+    fn free(self) {
+        // SAFETY: made by `allocate` with this layout; the only owner calls this once.
+        unsafe { dealloc(self.start.as_ptr().cast(), Layout::from_size_align_unchecked(self.bytes, ALIGN)) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.give(self.memory);
+    }
+}
+
+impl Buffer {
+    /// First element.
+    pub fn as_ptr(&self) -> *mut f32 {
+        self.0.memory.start.as_ptr()
+    }
+    /// Elements `start..start + len`.
+    pub fn slice(&self, start: usize, len: usize) -> &[f32] {
+        assert!((start + len) * 4 <= self.0.memory.bytes, "view beyond the buffer");
+        // SAFETY: in bounds, initialised; slots do not overlap other arguments of a call (contract of the backend).
+        unsafe { std::slice::from_raw_parts(self.as_ptr().add(start), len) }
+    }
+    /// The same elements, to be written.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes them during the borrow: the buffer is fresh, or the caller's contract says so.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slot(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!((start + len) * 4 <= self.0.memory.bytes, "view beyond the buffer");
+        // SAFETY: in bounds, initialised; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.as_ptr().add(start), len) }
+    }
+}
+
+/// Unused blocks by size.
+#[derive(Default)]
+pub struct Pool(Mutex<Shelf>);
+
+#[derive(Default)]
+struct Shelf {
+    blocks: BTreeMap<usize, Vec<Memory>>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// Memory for `len` floats; what it holds is unspecified (but initialised).
+    pub fn take(self: &Arc<Self>, len: usize) -> Result<Buffer> {
+        let bytes = match len.max(1).checked_mul(4) {
+            Some(bytes) if bytes < PAGE => bytes.next_multiple_of(ALIGN),
+            Some(bytes) if bytes < isize::MAX as usize - PAGE => bytes.next_multiple_of(PAGE),
+            _ => return Err(Error::Device(format!("a tensor of {len} elements does not fit into memory"))),
+        };
+        let memory = match self.shelf().find(bytes) {
+            Some(memory) => memory,
+            None => Memory::allocate(bytes)?,
+        };
+        Ok(Buffer(Arc::new(Block { memory, pool: self.clone() })))
+    }
+    fn shelf(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn give(&self, memory: Memory) {
+        let mut shelf = self.shelf();
+        if shelf.bytes + memory.bytes > KEEP {
+            drop(shelf);
+            return memory.free();
+        }
+        shelf.bytes += memory.bytes;
+        shelf.blocks.entry(memory.bytes).or_default().push(memory);
+    }
+}
+
+impl Shelf {
+    /// The smallest block that fits without wasting more than an eighth.
+    fn find(&mut self, bytes: usize) -> Option<Memory> {
+        let (&size, blocks) =
+            self.blocks.range_mut(bytes..=bytes + bytes / 8).find(|(_, blocks)| !blocks.is_empty())?;
+        self.bytes -= size;
+        blocks.pop()
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        for memory in std::mem::take(&mut self.blocks).into_values().flatten() {
+            memory.free();
+        }
+    }
+}

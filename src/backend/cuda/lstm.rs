@@ -1,0 +1,247 @@
+//! Bidirectional LSTM layers (kernels/lstm.cu, lstm_resident.cu; products by gemm).
+
+use super::gemm::{Product, Storage};
+use super::params::LstmParams;
+use super::{Cuda, Memory, T, at, int, optional};
+use crate::backend::{Gate, LstmWeights};
+use crate::error::{Error, Result};
+
+type Weights = [LstmWeights<Cuda>; 2];
+
+/// Which recurrence runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LstmVariant {
+    /// The fastest one for the shape and the card.
+    #[default]
+    Auto,
+    /// Any number of hidden units; weights are read every step.
+    General,
+    /// 100 hidden units, weights in registers, one or two sequences a block. Both give the same bits.
+    Resident1,
+    Resident2,
+}
+
+/// Hidden units of the register-resident recurrence.
+const RESIDENT_HIDDEN: usize = 100;
+/// Sequences per block of the general recurrence.
+const SEQUENCES: usize = 4;
+/// What the general backward recurrence can hold in shared memory.
+const MAX_HIDDEN: usize = (99 << 10) / (SEQUENCES * 6 * 4);
+
+/// What backward needs; it overwrites `gates`.
+pub struct Saved {
+    /// `[2,B,T,4H]` activated gates.
+    gates: Memory,
+    /// `[2,B,T,H]` cell states.
+    cells: Memory,
+}
+
+/// Sizes of a layer.
+#[derive(Clone, Copy)]
+struct Dims {
+    batch: usize,
+    time: usize,
+    inputs: usize,
+    hidden: usize,
+}
+
+impl Dims {
+    fn of(op: &'static str, inp: &T, weights: &Weights) -> Result<Self> {
+        let [batch, time, inputs] = inp.dims(op)?;
+        let [_, hidden] = weights[0].weight_hh.dims(op)?;
+        if time == 0 || hidden == 0 {
+            return Err(Error::shape(op, format!("{time} time steps of {hidden} hidden units")));
+        }
+        if hidden > MAX_HIDDEN {
+            return Err(Error::Unsupported { op, message: format!("{hidden} hidden units; at most {MAX_HIDDEN}") });
+        }
+        let dims = Dims { batch, time, inputs, hidden };
+        dims.check(op, weights)?;
+        Ok(dims)
+    }
+    fn check(&self, op: &'static str, weights: &Weights) -> Result<()> {
+        let rows = 4 * self.hidden;
+        for w in weights {
+            w.weight_ih.expect_shape(op, "weight_ih", &[rows, self.inputs])?;
+            w.weight_hh.expect_shape(op, "weight_hh", &[rows, self.hidden])?;
+            w.bias_ih.expect_shape(op, "bias_ih", &[rows])?;
+            w.bias_hh.as_ref().map_or(Ok(()), |bias| bias.expect_shape(op, "bias_hh", &[rows]))?;
+        }
+        Ok(())
+    }
+    fn rows(&self) -> usize {
+        self.batch * self.time
+    }
+    /// Address of direction `d` of a `[2,B,T,4H]` buffer.
+    fn gates_at(&self, gates: &Memory, d: usize) -> u64 {
+        gates.address() + (d * self.rows() * 4 * self.hidden * 4) as u64
+    }
+    fn params(&self, op: &'static str, gate: Gate, save: bool) -> Result<LstmParams> {
+        Ok(LstmParams {
+            batch: int(op, self.batch)?,
+            time: int(op, self.time)?,
+            hidden: int(op, self.hidden)?,
+            hard: (gate == Gate::HardSigmoid).into(),
+            save: save.into(),
+        })
+    }
+    /// Sequences per block of the resident recurrence; `None` = the general one.
+    fn resident(&self, cuda: &Cuda) -> Option<usize> {
+        match cuda.lstm {
+            _ if self.hidden != RESIDENT_HIDDEN => None,
+            LstmVariant::General => None,
+            LstmVariant::Resident1 => Some(1),
+            LstmVariant::Resident2 => Some(2),
+            // One block fills a multiprocessor: one sequence a block as long as all blocks run at once.
+            LstmVariant::Auto if 2 * self.batch <= cuda.device().multiprocessors() => Some(1),
+            LstmVariant::Auto => Some(2),
+        }
+    }
+    /// Threads of the general recurrence.
+    fn threads(&self) -> usize {
+        self.hidden.next_multiple_of(32).min(512)
+    }
+}
+
+pub fn forward(cuda: &Cuda, inp: &T, weights: &Weights, gate: Gate, save: bool) -> Result<(T, Option<Saved>)> {
+    const OP: &str = "lstm";
+    let dims = Dims::of(OP, inp, weights)?;
+    let Dims { batch, time, inputs, hidden } = dims;
+    let (rows, columns) = (dims.rows(), 4 * hidden);
+    let p = dims.params(OP, gate, save)?;
+    let gates = cuda.scratch::<f32>(2 * rows * columns)?;
+    let cells = cuda.scratch::<f32>(if save { 2 * rows * hidden } else { 1 })?;
+    let bias = cuda.scratch::<f32>(columns)?;
+    for (d, w) in weights.iter().enumerate() {
+        let grid = Cuda::spread(columns);
+        launch!(cuda, "add_vectors", grid, 256, 0;
+            columns as i32, at(&w.bias_ih), optional(w.bias_hh.as_ref()), bias.address())?;
+        cuda.product(&Product {
+            storage: Storage::Nt,
+            m: rows,
+            n: columns,
+            k: inputs,
+            a: at(inp),
+            lda: inputs,
+            b: at(&w.weight_ih),
+            ldb: inputs,
+            bias: bias.address(),
+            out: dims.gates_at(&gates, d),
+            accumulate: false,
+            relu: false,
+            mask_period: 0,
+        })?;
+    }
+    let out = cuda.empty(&[batch, time, 2 * hidden])?;
+    let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
+    if let Some(sequences) = dims.resident(cuda) {
+        let kernel = format!("lstm_resident_forward_{sequences}");
+        let grid = [batch.div_ceil(sequences), 2, 1];
+        launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates.address(), cells.address(), at(&out))?;
+    } else {
+        let packed = cuda.scratch::<f32>(2 * columns * hidden)?;
+        launch!(cuda, "lstm_pack", [(hidden * hidden).div_ceil(256), 2, 1], 256, 0; p, w0, w1, packed.address())?;
+        let shared = 2 * (SEQUENCES * hidden * 4).next_multiple_of(16) + (SEQUENCES * hidden * 4);
+        launch!(cuda, "lstm_forward", [batch.div_ceil(SEQUENCES), 2, 1], dims.threads(), shared;
+            p, packed.address(), gates.address(), cells.address(), at(&out))?;
+    }
+    Ok((out, save.then_some(Saved { gates, cells })))
+}
+
+pub fn backward(
+    cuda: &Cuda,
+    inp: &T,
+    out: &T,
+    weights: &Weights,
+    gate: Gate,
+    saved: Saved,
+    dout: &T,
+    grads: Option<&Weights>,
+    need_input: bool,
+) -> Result<Option<T>> {
+    const OP: &str = "lstm_backward";
+    let dims = Dims::of(OP, inp, weights)?;
+    let Dims { batch, time, inputs, hidden } = dims;
+    out.expect_shape(OP, "out", &[batch, time, 2 * hidden])?;
+    dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
+    grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
+    let p = dims.params(OP, gate, true)?;
+    let Saved { gates, cells } = saved;
+    let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
+    if let Some(sequences) = dims.resident(cuda) {
+        let kernel = format!("lstm_resident_backward_{sequences}");
+        let grid = [batch.div_ceil(sequences), 2, 1];
+        launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates.address(), cells.address(), at(dout))?;
+    } else {
+        let shared = SEQUENCES * 6 * hidden * 4;
+        launch!(cuda, "lstm_backward", [batch.div_ceil(SEQUENCES), 2, 1], dims.threads(), shared;
+            p, w0, w1, gates.address(), cells.address(), at(dout))?;
+    }
+    let columns = 4 * hidden;
+    if let Some(grads) = grads {
+        for (d, slots) in grads.iter().enumerate() {
+            weight_gradients(cuda, dims, d, inp, out, dims.gates_at(&gates, d), slots)?;
+        }
+    }
+    if !need_input {
+        return Ok(None);
+    }
+    let dinp = cuda.empty(inp.shape())?;
+    for (d, w) in weights.iter().enumerate() {
+        cuda.product(&Product {
+            storage: Storage::Nn,
+            m: dims.rows(),
+            n: inputs,
+            k: columns,
+            a: dims.gates_at(&gates, d),
+            lda: columns,
+            b: at(&w.weight_ih),
+            ldb: inputs,
+            bias: 0,
+            out: at(&dinp),
+            accumulate: d == 1,
+            relu: false,
+            mask_period: 0,
+        })?;
+    }
+    Ok(Some(dinp))
+}
+
+/// `dW_ih += dgatesᵀ inp`, `dW_hh += dgatesᵀ h_before`, `dbias += Σ dgates`. The state before row (b,t) is the neighbouring
+/// row of `out`; the pair that straddles two sequences (the first step of one) is masked.
+fn weight_gradients(
+    cuda: &Cuda,
+    dims: Dims,
+    d: usize,
+    inp: &T,
+    out: &T,
+    dgates: u64,
+    slots: &LstmWeights<Cuda>,
+) -> Result<()> {
+    let Dims { time, inputs, hidden, .. } = dims;
+    let (rows, columns) = (dims.rows(), 4 * hidden);
+    let product = |k, n, a, b, ldb, out, mask_period| Product {
+        storage: Storage::Tn,
+        m: columns,
+        n,
+        k,
+        a,
+        lda: columns,
+        b,
+        ldb,
+        bias: 0,
+        out,
+        accumulate: true,
+        relu: false,
+        mask_period,
+    };
+    cuda.product(&product(rows, inputs, dgates, at(inp), inputs, at(&slots.weight_ih), 0))?;
+    if time > 1 {
+        // Direction 0 pairs gates row r + 1 with out row r, direction 1 the reverse.
+        let gate_row = dgates + if d == 0 { (columns * 4) as u64 } else { 0 };
+        let state_row = at(out) + if d == 0 { 0 } else { (2 * hidden * 4 + hidden * 4) as u64 };
+        let hh = product(rows - 1, hidden, gate_row, state_row, 2 * hidden, at(&slots.weight_hh), time);
+        cuda.product(&hh)?;
+    }
+    cuda.column_sums(dgates, rows, columns, at(&slots.bias_ih), optional(slots.bias_hh.as_ref()))
+}

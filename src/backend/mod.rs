@@ -1,0 +1,470 @@
+//! The contract between operators and devices: every primitive a backend must offer, with shapes and errors.
+//!
+//! Letters: `B` batch, `L` length in positions, `P` pooled length, `C` channels, `K` kernel taps, `T` time steps,
+//! `H` hidden units, `D` head size, `N` rows, `I`/`O` inputs/outputs of a linear map. Activations are channels-last,
+//! `[B,L,C]`; weights have PyTorch's layouts.
+//!
+//! Two kinds of outputs. *Returned* tensors are fresh and fully written (activation gradients: `=`). *Slots* are tensors
+//! handed in by the caller, named `d<parameter>` or `running_*`, and updated in place (parameter gradients: `+=`).
+//! Slots never overlap each other nor any other argument of the call.
+
+pub mod cost;
+pub mod cpu;
+pub mod cuda;
+pub mod device;
+pub mod dna;
+pub mod reference;
+pub mod tensor;
+
+pub use device::{Device, DeviceChoice};
+pub use dna::DnaBatch;
+pub use tensor::{DType, Tensor};
+
+use crate::error::Result;
+use crate::rng::Dropout;
+
+/// What changes from step to step, in one record on the device: kernels read it through a pointer, so that a recorded
+/// step can be replayed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct StepState {
+    /// Optimiser step, counted from 1 during the first step.
+    pub step: u32,
+    /// Step counter of the dropout streams.
+    pub philox_step: u32,
+    /// Learning rate.
+    pub lr: f32,
+    /// `1 - beta1^step`.
+    pub bias_correction1: f32,
+    /// `1 - beta2^step`.
+    pub bias_correction2: f32,
+    /// First sample of this batch in the epoch's order.
+    pub batch_cursor: u32,
+}
+
+/// One-hot convolution, normalisation, ReLU, max pooling and dropout of DNA, as one operator.
+#[derive(Clone, Copy, Debug)]
+pub struct DnaConv {
+    /// Output channels `C`.
+    pub channels: usize,
+    /// Taps `K` (1 to 64).
+    pub kernel: usize,
+    /// Width and stride of the max pooling; the remainder is dropped.
+    pub pool: usize,
+    /// Use batch statistics (and update the running ones) instead of the running statistics.
+    pub train: bool,
+    /// Batch norm's epsilon.
+    pub eps: f32,
+    /// Batch norm's momentum in PyTorch's sense.
+    pub momentum: f32,
+    /// Dropout of the pooled output; element index is that of the output `[B,P,C]`.
+    pub dropout: Option<Dropout>,
+}
+
+impl DnaConv {
+    /// Convolution outputs of a window of `length` bases.
+    pub fn conv_length(&self, length: usize) -> usize {
+        (length + 1).saturating_sub(self.kernel)
+    }
+    /// Pooled positions of a window of `length` bases.
+    pub fn pooled_length(&self, length: usize) -> usize {
+        self.conv_length(length) / self.pool
+    }
+}
+
+/// What follows the convolution of [`DnaConv`] before ReLU.
+pub enum DnaAffine<'a, B: Backend> {
+    /// Batch norm over batch and positions: `gamma`, `beta` `[C]`, slots `running_mean`, `running_var` `[C]`.
+    BatchNorm { gamma: &'a Tensor<B>, beta: &'a Tensor<B>, running_mean: &'a Tensor<B>, running_var: &'a Tensor<B> },
+    /// A bias `[C]` and nothing else.
+    Bias(&'a Tensor<B>),
+}
+
+/// Gradient slots of [`DnaConv`]; `dgamma` is unused with [`DnaAffine::Bias`], whose gradient goes to `dbeta`.
+pub struct DnaConvGrads<'a, B: Backend> {
+    pub dweight: Option<&'a Tensor<B>>,
+    pub dgamma: Option<&'a Tensor<B>>,
+    pub dbeta: Option<&'a Tensor<B>>,
+}
+
+/// Strided, zero-padded cross-correlation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv1d {
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Conv1d {
+    /// Output positions for `length` inputs and `kernel` taps; 0 when the kernel does not fit.
+    pub fn output_length(&self, length: usize, kernel: usize) -> usize {
+        (length + 2 * self.padding).checked_sub(kernel).map_or(0, |room| room / self.stride + 1)
+    }
+}
+
+/// Batch norm over all but the last dimension.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    pub train: bool,
+    pub eps: f32,
+    /// PyTorch's sense: `running = (1 - momentum) * running + momentum * batch`, variance unbiased.
+    pub momentum: f32,
+}
+
+/// Squashing function of the i, f and o gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Gate {
+    #[default]
+    Sigmoid,
+    /// Keras 1: `clip(0.2 x + 0.5, 0, 1)`.
+    HardSigmoid,
+}
+
+/// Weights of one direction of an LSTM layer; gates in the order i, f, g, o.
+#[derive(Clone)]
+pub struct LstmWeights<B: Backend> {
+    /// `[4H, I]`
+    pub weight_ih: Tensor<B>,
+    /// `[4H, H]`
+    pub weight_hh: Tensor<B>,
+    /// `[4H]`
+    pub bias_ih: Tensor<B>,
+    /// `[4H]`; `None` = one bias per gate, as Keras.
+    pub bias_hh: Option<Tensor<B>>,
+}
+
+/// Multi-head attention over projected queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub heads: usize,
+    /// Size `D` of a head, at most 64.
+    pub head_size: usize,
+    /// Apply ReLU to each head's output.
+    pub relu: bool,
+    /// Dropout of the attention weights. Element `((b*heads + h)*T + query) * pitch + key` with
+    /// `pitch = T` rounded up to a multiple of 64 ([`Attention::pitch`]).
+    pub dropout: Option<Dropout>,
+}
+
+impl Attention {
+    /// Row pitch of the dropout mask for `t` positions.
+    pub fn pitch(t: usize) -> usize {
+        t.next_multiple_of(64)
+    }
+}
+
+/// How the readout vector `[B,C]` is normalised; the standard deviation is unbiased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadoutNorm {
+    /// Per sample: `(x - mean) / (std + 1e-5)`.
+    Sample,
+    /// One mean and one standard deviation of the whole `[B,C]` tensor, no epsilon (the released program).
+    Batch,
+}
+
+/// Loss on two logits per sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassLoss {
+    /// Softmax cross entropy, mean weighted by the samples' weights.
+    CrossEntropy,
+    /// The released program: arguments exchanged, `-Σ_k softmax(logits)_k log_softmax(onehot(y))_k`.
+    ExchangedCrossEntropy,
+}
+
+/// One named range of the flat parameter buffer, as the optimiser sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    pub offset: usize,
+    pub len: usize,
+    /// Factor λ of an L2 term λ‖θ‖², whose gradient 2λθ is added before clipping.
+    pub l2: f32,
+    /// Neither updated nor counted in the gradient norm.
+    pub frozen: bool,
+}
+
+/// Adam's constants; learning rate and bias corrections come from the [`StepState`].
+#[derive(Clone, Copy, Debug)]
+pub struct Adam {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    /// Largest allowed gradient norm, if any (PyTorch's `clip_grad_norm_`: factor `min(1, clip / (norm + 1e-6))`).
+    pub clip: Option<f32>,
+}
+
+/// A device that can run every primitive. Handles are cheap to clone and share one device context.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Reference-counted memory.
+    type Buffer: Clone + Send + Sync;
+    /// A batch of packed DNA on the device.
+    type Dna: Clone + Send + Sync;
+    /// The device-side [`StepState`].
+    type Step: Clone + Send + Sync;
+    /// What `dna_conv` keeps for its backward pass.
+    type DnaConvSaved: Send;
+    /// What `max_pool` keeps (the winners' positions).
+    type MaxPoolSaved: Send;
+    /// What `lstm` keeps.
+    type LstmSaved: Send;
+
+    // ---- memory -----------------------------------------------------------------------------------------------
+    /// Name of the device for people.
+    fn name(&self) -> String;
+    /// What the device can do at best, measured now (a second or two); `None` where speed means nothing.
+    fn ceilings(&self) -> Result<Option<cost::Ceilings>> {
+        Ok(None)
+    }
+    /// The most bytes of device memory that were in use at once; `None` where the memory is the process's own.
+    fn peak_memory(&self) -> Option<usize> {
+        None
+    }
+    /// Type of the activations and parameters of this backend.
+    fn dtype(&self) -> DType;
+    /// A tensor of zeros.
+    fn zeros(&self, shape: &[usize]) -> Result<Tensor<Self>>;
+    /// Copies host values to the device, rounding to [`Backend::dtype`].
+    fn from_f64(&self, values: &[f64], shape: &[usize]) -> Result<Tensor<Self>>;
+    /// Copies host values to the device.
+    fn from_f32(&self, values: &[f32], shape: &[usize]) -> Result<Tensor<Self>>;
+    /// Copies a tensor to the host; waits for it.
+    fn to_f32(&self, tensor: &Tensor<Self>) -> Result<Vec<f32>>;
+    /// Copies a tensor to the host; waits for it.
+    fn to_f64(&self, tensor: &Tensor<Self>) -> Result<Vec<f64>>;
+    /// Puts a batch of sequences on the device.
+    fn upload_dna(&self, batch: &DnaBatch) -> Result<Self::Dna>;
+    /// Allocates a step record on the device.
+    fn new_step(&self) -> Result<Self::Step>;
+    /// Overwrites a step record.
+    fn write_step(&self, step: &Self::Step, state: &StepState) -> Result<()>;
+    /// Slot `dst = 0`.
+    fn fill_zero(&self, dst: &Tensor<Self>) -> Result<()>;
+    /// Slot `dst = src`, equal lengths.
+    fn copy(&self, dst: &Tensor<Self>, src: &Tensor<Self>) -> Result<()>;
+    /// Slot `dst += src`, equal lengths.
+    fn add_assign(&self, dst: &Tensor<Self>, src: &Tensor<Self>) -> Result<()>;
+    /// Waits for all work and reports any pending failure.
+    fn synchronize(&self) -> Result<()>;
+
+    // ---- DNA convolution block --------------------------------------------------------------------------------
+    /// `out[b,p,c] = dropout(max_{j<pool} relu(affine(Σ_{k,a} weight[c,a,k] · onehot[b, p*pool+j+k, a])))`.
+    ///
+    /// `weight` `[C,4,K]` in the order A,C,G,T; N is all zeros. Returns `out` `[B,P,C]`. Batch statistics run over all
+    /// `B * conv_length` outputs, pooled away or not. Ties in the pool go to the first maximum.
+    fn dna_conv(
+        &self,
+        dna: &Self::Dna,
+        spec: &DnaConv,
+        weight: &Tensor<Self>,
+        affine: DnaAffine<'_, Self>,
+        step: &Self::Step,
+    ) -> Result<(Tensor<Self>, Self::DnaConvSaved)>;
+    /// Parameter gradients of [`Backend::dna_conv`] from `dout` `[B,P,C]` (slots, `+=`).
+    fn dna_conv_backward(
+        &self,
+        dna: &Self::Dna,
+        spec: &DnaConv,
+        weight: &Tensor<Self>,
+        affine: DnaAffine<'_, Self>,
+        saved: &Self::DnaConvSaved,
+        dout: &Tensor<Self>,
+        grads: DnaConvGrads<'_, Self>,
+        step: &Self::Step,
+    ) -> Result<()>;
+
+    // ---- convolution ------------------------------------------------------------------------------------------
+    /// `out[b,l,o] = bias[o] + Σ_{i,k} weight[o,i,k] · inp[b, l*stride + k - padding, i]`; `inp` `[B,L,I]`, `weight` `[O,I,K]`.
+    fn conv1d(
+        &self,
+        inp: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        spec: Conv1d,
+    ) -> Result<Tensor<Self>>;
+    /// `dinp` `[B,length,I]` of [`Backend::conv1d`].
+    fn conv1d_backward_input(
+        &self,
+        dout: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        spec: Conv1d,
+        length: usize,
+    ) -> Result<Tensor<Self>>;
+    /// Slots `dweight += …`, `dbias += …` of [`Backend::conv1d`].
+    fn conv1d_backward_weight(
+        &self,
+        inp: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        spec: Conv1d,
+        dweight: Option<&Tensor<Self>>,
+        dbias: Option<&Tensor<Self>>,
+    ) -> Result<()>;
+
+    // ---- normalisation and pooling ----------------------------------------------------------------------------
+    /// Batch norm of `inp` `[..,C]`. Returns `out` and `saved` `[2,C]`: mean and 1/sqrt(var + eps) that were used.
+    /// In training mode the slots `running_mean`, `running_var` `[C]` take the batch's (unbiased) statistics; a batch of
+    /// one row is an error there, as in PyTorch.
+    fn batch_norm(
+        &self,
+        inp: &Tensor<Self>,
+        gamma: &Tensor<Self>,
+        beta: &Tensor<Self>,
+        running_mean: &Tensor<Self>,
+        running_var: &Tensor<Self>,
+        spec: BatchNorm,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    /// Returns `dinp`; slots `dgamma += …`, `dbeta += …`.
+    fn batch_norm_backward(
+        &self,
+        inp: &Tensor<Self>,
+        gamma: &Tensor<Self>,
+        saved: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        spec: BatchNorm,
+        dgamma: Option<&Tensor<Self>>,
+        dbeta: Option<&Tensor<Self>>,
+    ) -> Result<Tensor<Self>>;
+    /// `out[b,p,c] = max_{j<size} inp[b, p*size + j, c]`; the remainder is dropped, the first maximum wins.
+    fn max_pool(&self, inp: &Tensor<Self>, size: usize) -> Result<(Tensor<Self>, Self::MaxPoolSaved)>;
+    /// `dinp` `[B,length,C]` of [`Backend::max_pool`].
+    fn max_pool_backward(
+        &self,
+        dout: &Tensor<Self>,
+        saved: &Self::MaxPoolSaved,
+        size: usize,
+        length: usize,
+    ) -> Result<Tensor<Self>>;
+
+    // ---- linear -----------------------------------------------------------------------------------------------
+    /// `out[n,o] = bias[o] + Σ_i weight[o,i] · inp[n,i]`; `inp` `[..,I]` → `[..,O]`, then ReLU if `relu`.
+    fn linear(
+        &self,
+        inp: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        relu: bool,
+    ) -> Result<Tensor<Self>>;
+    /// `dinp[n,i] = Σ_o dout[n,o] · weight[o,i]` (of the map without ReLU).
+    fn linear_backward_input(&self, dout: &Tensor<Self>, weight: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// Slots `dweight[o,i] += Σ_n dout[n,o] · inp[n,i]`, `dbias[o] += Σ_n dout[n,o]`.
+    fn linear_backward_weight(
+        &self,
+        inp: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        dweight: Option<&Tensor<Self>>,
+        dbias: Option<&Tensor<Self>>,
+    ) -> Result<()>;
+
+    // ---- LSTM -------------------------------------------------------------------------------------------------
+    /// One bidirectional layer, zero initial state. `inp` `[B,T,I]` → `out` `[B,T,2H]`, forward direction first.
+    /// With `save` the second result holds what [`Backend::lstm_backward`] needs.
+    fn lstm(
+        &self,
+        inp: &Tensor<Self>,
+        weights: &[LstmWeights<Self>; 2],
+        gate: Gate,
+        save: bool,
+    ) -> Result<(Tensor<Self>, Option<Self::LstmSaved>)>;
+    /// Returns `dinp` `[B,T,I]` if `need_input`; `grads` are slots of the shapes of `weights`, `None` = not wanted.
+    fn lstm_backward(
+        &self,
+        inp: &Tensor<Self>,
+        out: &Tensor<Self>,
+        weights: &[LstmWeights<Self>; 2],
+        gate: Gate,
+        saved: Self::LstmSaved,
+        dout: &Tensor<Self>,
+        grads: Option<&[LstmWeights<Self>; 2]>,
+        need_input: bool,
+    ) -> Result<Option<Tensor<Self>>>;
+
+    // ---- attention --------------------------------------------------------------------------------------------
+    /// `out = relu?(dropout(softmax(Q Kᵀ / √D)) V)` per head, heads side by side.
+    ///
+    /// `qkv` `[B,T,3*heads*D]`: all heads of Q, then of K, then of V. Returns `out` `[B,T,heads*D]` and the row-wise
+    /// log-sum-exp of the scaled scores `[B,heads,T]` that backward needs. `T × T` is never stored.
+    fn attention(
+        &self,
+        qkv: &Tensor<Self>,
+        spec: &Attention,
+        step: &Self::Step,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    /// `dqkv` of [`Backend::attention`].
+    fn attention_backward(
+        &self,
+        qkv: &Tensor<Self>,
+        out: &Tensor<Self>,
+        lse: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        spec: &Attention,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>>;
+
+    // ---- element-wise and layout ------------------------------------------------------------------------------
+    /// `max(inp, 0)`.
+    fn relu(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dinp = dout` where `out > 0`, else 0.
+    fn relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// Zeroes dropped elements and scales the others; its own backward pass.
+    fn dropout(&self, inp: &Tensor<Self>, dropout: &Dropout, step: &Self::Step) -> Result<Tensor<Self>>;
+    /// Joins `[B,L_i,C]` along positions.
+    fn concat_length(&self, parts: &[&Tensor<Self>]) -> Result<Tensor<Self>>;
+    /// Positions `start .. start + length` of `[B,L,C]`.
+    fn slice_length(&self, inp: &Tensor<Self>, start: usize, length: usize) -> Result<Tensor<Self>>;
+    /// `[A,B,C] → [B,A,C]`.
+    fn swap_leading(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `out[b,c] = Σ_l inp[b,l,c]`.
+    fn position_sum(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dinp[b,l,c] = dout[b,c]`.
+    fn position_sum_backward(&self, dout: &Tensor<Self>, length: usize) -> Result<Tensor<Self>>;
+
+    // ---- readout and loss -------------------------------------------------------------------------------------
+    /// Normalises `[B,C]`. Returns `out` and `saved`: per sample `[B,2]`, or `[1,2]` for the whole batch (mean, std).
+    fn readout_norm(&self, inp: &Tensor<Self>, mode: ReadoutNorm) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    /// `dinp` of [`Backend::readout_norm`].
+    fn readout_norm_backward(
+        &self,
+        out: &Tensor<Self>,
+        saved: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        mode: ReadoutNorm,
+    ) -> Result<Tensor<Self>>;
+    /// `logits` `[B,K]`, `labels` `[B]` (class numbers as floats), `weights` `[B]` → loss `[1]` =
+    /// Σ_b w_b loss_b / Σ_b w_b, and probabilities `[B,K]`.
+    fn class_loss(
+        &self,
+        logits: &Tensor<Self>,
+        labels: &Tensor<Self>,
+        weights: &Tensor<Self>,
+        kind: ClassLoss,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    /// `dlogits` `[B,K]` for `dloss` `[1]`.
+    fn class_loss_backward(
+        &self,
+        probabilities: &Tensor<Self>,
+        labels: &Tensor<Self>,
+        weights: &Tensor<Self>,
+        dloss: &Tensor<Self>,
+        kind: ClassLoss,
+    ) -> Result<Tensor<Self>>;
+    /// Softmax over the last dimension.
+    fn softmax(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>>;
+
+    // ---- optimiser --------------------------------------------------------------------------------------------
+    /// Euclidean norm of the gradients `[n]` over the ranges that are not frozen, after adding each range's 2λθ to the
+    /// slot `grads`. Returns `[1]`.
+    fn finish_gradients(&self, params: &Tensor<Self>, grads: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>>;
+    /// One Adam step on the flat buffers (slots `params`, `m`, `v`), `norm` from [`Backend::finish_gradients`].
+    /// A step whose norm is not finite changes nothing, so that the last good parameters survive.
+    #[allow(clippy::too_many_arguments)]
+    fn adam(
+        &self,
+        params: &Tensor<Self>,
+        grads: &Tensor<Self>,
+        m: &Tensor<Self>,
+        v: &Tensor<Self>,
+        norm: &Tensor<Self>,
+        ranges: &[Range],
+        adam: &Adam,
+        step: &Self::Step,
+    ) -> Result<()>;
+}

@@ -1,0 +1,12 @@
+//! Timings: whole steps, single kernels and the data path; median and spread.
+
+pub mod cases;
+pub mod data;
+pub mod kernels;
+pub mod statistics;
+pub mod step;
+
+/// The commit that was built.
+pub fn commit() -> String {
+    env!("EPI_COMMIT").into()
+}

@@ -1,0 +1,47 @@
+//! Results on stdout (text, or one JSON document with `--json`), progress and remarks on stderr.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Where a command says things.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Output {
+    /// One JSON document on stdout instead of text.
+    pub json: bool,
+}
+
+impl Output {
+    /// A line of the result, on stdout; nothing with `--json`. A closed pipe ends the output quietly.
+    pub fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+        }
+    }
+    /// The whole result as JSON, on stdout; nothing without `--json`.
+    pub fn document(&self, value: &impl Serialize) {
+        if self.json {
+            let text = serde_json::to_string_pretty(value).expect("results are JSON types");
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+    /// A remark for people, on stderr.
+    pub fn note(&self, text: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+    }
+    /// Something that deserves attention, on stderr.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        self.note(format!("warning: {}", text.as_ref()));
+    }
+    /// A progress bar of `total` `unit`s with rate and time left; silent when stderr is not a terminal.
+    pub fn progress(&self, total: u64, unit: &str) -> ProgressBar {
+        if !std::io::stderr().is_terminal() {
+            return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        }
+        let template =
+            format!("{{msg}} {{wide_bar:.cyan/dim}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left");
+        let style = ProgressStyle::with_template(&template).expect("the template is constant");
+        ProgressBar::new(total).with_style(style)
+    }
+}

@@ -1,0 +1,46 @@
+//! Typed configuration: presets, files and `--set key=value`, each section with its own `validate`.
+//!
+//! Unknown keys are errors. A leaf: it knows names and numbers, not what is done with them.
+
+mod data;
+mod load;
+mod model;
+mod split;
+mod train;
+
+pub use data::{Balance, DataConfig};
+pub use load::{PRESETS, load, preset};
+pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+pub use split::SplitConfig;
+pub use train::{BestBy, TrainConfig};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// Everything that decides what a run does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub model: ModelConfig,
+    #[serde(default)]
+    pub data: DataConfig,
+    #[serde(default)]
+    pub split: SplitConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+impl Config {
+    /// Checks every section; the error names the key and the remedy.
+    pub fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        self.data.validate()?;
+        self.split.validate()?;
+        self.train.validate()
+    }
+    /// The configuration as TOML, as `--print-config` shows and a run folder keeps it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration is made of TOML types")
+    }
+}

@@ -1,0 +1,161 @@
+//! The networks: which layers, in which order, with which names.
+
+mod epsat;
+
+pub use epsat::Epsat;
+
+use crate::autograd::{Tape, Var};
+use crate::backend::{Backend, DnaBatch, Tensor};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::nn::{Bound, Spec};
+
+/// A batch on the device.
+pub struct DeviceBatch<B: Backend> {
+    pub enhancer: B::Dna,
+    pub promoter: B::Dna,
+    /// Class of each sample, `[B]`, 0 or 1.
+    pub labels: Tensor<B>,
+    /// Weight of each sample in the loss, `[B]`.
+    pub weights: Tensor<B>,
+    /// Number of samples.
+    pub len: usize,
+}
+
+impl<B: Backend> DeviceBatch<B> {
+    /// Copies a batch to the device.
+    pub fn upload(
+        backend: &B,
+        enhancer: &DnaBatch,
+        promoter: &DnaBatch,
+        labels: &[f32],
+        weights: &[f32],
+    ) -> Result<Self> {
+        let len = labels.len();
+        Ok(DeviceBatch {
+            enhancer: backend.upload_dna(enhancer)?,
+            promoter: backend.upload_dna(promoter)?,
+            labels: backend.from_f32(labels, &[len])?,
+            weights: backend.from_f32(weights, &[len])?,
+            len,
+        })
+    }
+}
+
+/// What a forward pass yields.
+pub struct Output<B: Backend> {
+    /// Total loss, `[1]`.
+    pub loss: Var<B>,
+    /// Class logits, `[B,2]`.
+    pub logits: Var<B>,
+    /// Class probabilities, `[B,2]`; the second column is "interacting".
+    pub probabilities: Tensor<B>,
+    /// The parts of the loss by name, `[1]` each.
+    pub terms: Vec<(&'static str, Tensor<B>)>,
+}
+
+/// One layer for people: name, output shape of one sample, learned parameters.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct LayerSummary {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub parameters: usize,
+}
+
+/// What every neural model offers.
+pub trait Model {
+    /// Name of the architecture.
+    fn name(&self) -> &'static str;
+    /// Its tensors.
+    fn specs(&self) -> Vec<Spec>;
+    /// Its layers for windows of these lengths.
+    fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary>;
+    /// Multiplications and additions of one sample's forward pass (dense convolutions).
+    fn flops_forward(&self, enhancer_length: usize, promoter_length: usize) -> f64;
+    /// Bytes that a training step of `batch` samples holds at its peak beyond parameters, as an estimate.
+    fn activation_bytes(&self, batch: usize, enhancer_length: usize, promoter_length: usize, train: bool) -> usize;
+    /// Error if windows of these lengths are too short.
+    fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()>;
+    /// Runs the network; training mode, dropout and recording are the tape's.
+    fn forward<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Output<B>>;
+    /// The part of the network that a tensor belongs to, for summaries.
+    fn part<'a>(&self, tensor: &'a str) -> &'a str {
+        tensor.split('.').next().unwrap_or(tensor)
+    }
+    /// Whether a sample's score depends on nothing but the sample (in evaluation mode).
+    fn scores_samples_alone(&self) -> bool {
+        true
+    }
+}
+
+/// Any of the networks, chosen by configuration.
+#[derive(Clone, Debug)]
+pub enum Network {
+    Epsat(Epsat),
+}
+
+impl Network {
+    /// The network that `config` describes.
+    pub fn new(config: &ModelConfig) -> Self {
+        match config {
+            ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
+        }
+    }
+}
+
+/// Passes a call on to whichever network this is.
+macro_rules! each {
+    ($self:expr, $m:ident => $call:expr) => {
+        match $self {
+            Network::Epsat($m) => $call,
+        }
+    };
+}
+
+impl Model for Network {
+    fn name(&self) -> &'static str {
+        each!(self, m => m.name())
+    }
+    fn specs(&self) -> Vec<Spec> {
+        each!(self, m => m.specs())
+    }
+    fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary> {
+        each!(self, m => m.layers(enhancer_length, promoter_length))
+    }
+    fn flops_forward(&self, enhancer_length: usize, promoter_length: usize) -> f64 {
+        each!(self, m => m.flops_forward(enhancer_length, promoter_length))
+    }
+    fn activation_bytes(&self, batch: usize, enhancer_length: usize, promoter_length: usize, train: bool) -> usize {
+        each!(self, m => m.activation_bytes(batch, enhancer_length, promoter_length, train))
+    }
+    fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()> {
+        each!(self, m => m.check_lengths(enhancer_length, promoter_length))
+    }
+    fn forward<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Output<B>> {
+        each!(self, m => m.forward(tape, parameters, batch))
+    }
+    fn part<'a>(&self, tensor: &'a str) -> &'a str {
+        each!(self, m => m.part(tensor))
+    }
+    fn scores_samples_alone(&self) -> bool {
+        each!(self, m => m.scores_samples_alone())
+    }
+}
+
+/// Error for a window that leaves nothing after convolution and pooling.
+fn too_short(which: &str, length: usize, shortest: usize) -> Error {
+    Error::config(
+        format!("data.{which}_length"),
+        format!("a window of {length} bases leaves no pooled position; the shortest that works is {shortest}"),
+    )
+}

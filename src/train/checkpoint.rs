@@ -1,0 +1,128 @@
+//! What a run needs to go on where it stopped.
+//!
+//! `optimizer-<step>.safetensors` holds parameters, statistics and Adam's moments of one step; `state.json` names it and is
+//! replaced last, in one move. So a crash at any instant leaves the old checkpoint or the new one, whole.
+
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::{RunFolder, Stopping};
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::nn::{Optimizer, Parameters};
+
+/// Version of the layout of `state.json`.
+const VERSION: u32 = 1;
+
+/// The host side of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub version: u32,
+    /// The protocol, when it scores what training has seen; everything such a run writes says so.
+    #[serde(rename = "LEAKY", skip_serializing_if = "Option::is_none")]
+    pub leaky: Option<String>,
+    /// Fingerprint of the data set: a run goes on only with the pairs it began with.
+    pub data: String,
+    /// Optimiser steps made.
+    pub step: u32,
+    /// The epoch and the batch of it that come next.
+    pub epoch: u32,
+    pub batch: usize,
+    /// Sum of the losses since the last line of the log, and how many there were.
+    pub loss_sum: f64,
+    pub loss_count: u32,
+    pub stopping: Stopping,
+    /// Training is over; only the final scores may be missing.
+    pub finished: bool,
+    /// File with parameters, statistics and moments.
+    pub tensors: String,
+}
+
+impl State {
+    /// The beginning of a run on the data set with this fingerprint.
+    pub fn start(leaky: Option<String>, data: String) -> Self {
+        State {
+            version: VERSION,
+            leaky,
+            data,
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            loss_sum: 0.0,
+            loss_count: 0,
+            stopping: Stopping::default(),
+            finished: false,
+            tensors: String::new(),
+        }
+    }
+    /// Writes a checkpoint and makes it the current one.
+    pub fn save<B: Backend>(
+        &mut self,
+        folder: &RunFolder,
+        backend: &B,
+        parameters: &Parameters<B>,
+        optimizer: &Optimizer<B>,
+    ) -> Result<()> {
+        let old = std::mem::replace(&mut self.tensors, format!("optimizer-{}.safetensors", self.step));
+        let [m, v] = optimizer.moments();
+        let flat = [("m", m), ("v", v), ("parameters", parameters.values()), ("statistics", parameters.statistics())]
+            .map(|(name, tensor)| backend.to_f32(tensor).map(|values| (name, values)));
+        let flat = flat.into_iter().collect::<Result<Vec<_>>>()?;
+        let views = flat.iter().map(|(name, values)| {
+            let bytes = bytemuck::cast_slice(values);
+            (*name, TensorView::new(Dtype::F32, vec![values.len()], bytes).expect("length and bytes agree"))
+        });
+        let bytes = safetensors::serialize(views, None).map_err(|e| Error::shape("checkpoint", e.to_string()))?;
+        folder.write(&self.tensors, &bytes)?;
+        folder.write("last.safetensors", &parameters.to_safetensors()?)?;
+        folder.write_json("state.json", self)?;
+        if !old.is_empty() && old != self.tensors {
+            let path = folder.file(&old);
+            std::fs::remove_file(&path).or_else(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(Error::io(&path)(e)),
+            })?;
+        }
+        Ok(())
+    }
+    /// Reads the current checkpoint into `parameters` and `optimizer`; `None` if the run never wrote one.
+    pub fn load<B: Backend>(
+        folder: &RunFolder,
+        backend: &B,
+        parameters: &Parameters<B>,
+        optimizer: &mut Optimizer<B>,
+    ) -> Result<Option<State>> {
+        let path = folder.file("state.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let state: State = serde_json::from_str(&folder.read_text("state.json")?)
+            .map_err(|e| Error::input(&path, e.line() as u64, format!("not a checkpoint of this program: {e}")))?;
+        if state.version != VERSION {
+            let message = format!("checkpoint version {}, this program reads {VERSION}", state.version);
+            return Err(Error::input(&path, None, message));
+        }
+        let path = folder.file(&state.tensors);
+        let bytes = folder.read(&state.tensors)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&path, e))?;
+        let read = |name: &str| -> Result<Vec<f32>> {
+            let data = file.tensor(name).map_err(|e| damaged(&path, e))?.data().to_vec();
+            Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect())
+        };
+        for (name, target) in [("parameters", parameters.values()), ("statistics", parameters.statistics())] {
+            let values = read(name)?;
+            if values.len() != target.len() {
+                return Err(Error::input(&path, None, "belongs to a model of another size than config.toml's"));
+            }
+            backend.copy(target, &backend.from_f32(&values, target.shape())?)?;
+        }
+        optimizer.restore(backend, state.step, &read("m")?, &read("v")?)?;
+        Ok(Some(state))
+    }
+}
+
+fn damaged(path: &Path, error: safetensors::SafeTensorError) -> Error {
+    Error::input(path, None, format!("damaged checkpoint: {error}"))
+}

@@ -1,0 +1,326 @@
+//! One training run on one device.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::{RunFolder, State};
+use crate::autograd::Tape;
+use crate::backend::{Adam, Backend, Tensor};
+use crate::config::{self, BestBy, Config, TrainConfig};
+use crate::data::batch::{Batch, EpochPlan};
+use crate::data::split::Split;
+use crate::data::{Augmentation, Balance, Dataset, Sample};
+use crate::error::{Error, Result};
+use crate::evaluate::{Scores, score};
+use crate::metrics;
+use crate::models::{DeviceBatch, Model, Network};
+use crate::nn::{Optimizer, Parameters};
+
+/// What a step looked like, for a progress display.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Optimiser steps made, and how many the run will make at most.
+    pub step: u32,
+    pub steps: u32,
+    pub epoch: u32,
+    /// Mean loss of the last logged steps.
+    pub loss: Option<f64>,
+    /// Training samples per second since the run (or its resumption) began.
+    pub samples_per_s: f64,
+}
+
+/// Watches a run; every method may stay empty.
+pub trait Observer {
+    /// After every step.
+    fn step(&mut self, _progress: &Progress) {}
+    /// A line worth reading: evaluations, checkpoints, early stopping.
+    fn say(&mut self, _line: &str) {}
+    /// Scoring of a part: samples done of all.
+    fn scoring(&mut self, _part: &str, _done: u64, _total: u64) {}
+    /// Asked between steps: whether to save and stop now.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+pub struct Silent;
+impl Observer for Silent {}
+
+/// A finished training: how far it went and what was best.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub steps: u32,
+    pub samples: u64,
+    pub seconds: f64,
+    pub state: State,
+}
+
+/// A training run: data, model, optimiser, folder.
+pub struct Training<'a, B: Backend> {
+    backend: &'a B,
+    model: Network,
+    config: &'a TrainConfig,
+    dataset: &'a Dataset,
+    plan: EpochPlan,
+    validation: EpochPlan,
+    parameters: Parameters<B>,
+    optimizer: Optimizer<B>,
+    folder: RunFolder,
+    state: State,
+}
+
+/// The training list of a configuration: balance and augmentation applied.
+pub fn training_plan(config: &Config, samples: &[Sample]) -> EpochPlan {
+    let data = &config.data;
+    let balance = match data.balance {
+        config::Balance::None => Balance::None,
+        config::Balance::Weights => Balance::Weights,
+        config::Balance::Oversample => Balance::Oversample(data.positives_times as u32),
+    };
+    let augmentation = Augmentation { shift: data.shift, reverse_complement: data.reverse_complement };
+    EpochPlan::training(samples, balance, augmentation, config.train.seed, config.train.batch)
+}
+
+impl<'a, B: Backend> Training<'a, B> {
+    /// Prepares a run; `resume` continues from the folder's checkpoint if there is one.
+    pub fn new(
+        backend: &'a B,
+        config: &'a Config,
+        dataset: &'a Dataset,
+        split: &Split,
+        folder: RunFolder,
+        resume: bool,
+    ) -> Result<Self> {
+        let (train, validation) = (&split.train, &split.validation);
+        let model = Network::new(&config.model);
+        model.check_lengths(dataset.enhancer_length(), dataset.promoter_length())?;
+        let plan = training_plan(config, train);
+        if plan.batches() == 0 || plan.size(0) < 2 {
+            let message = format!("the training part has {} samples; at least 2 are needed", train.len());
+            return Err(Error::config("split", message));
+        }
+        let t = &config.train;
+        let parameters = Parameters::new(backend, model.specs(), t.seed)?;
+        let clip = (t.clip > 0.0).then_some(t.clip);
+        let adam = Adam { beta1: t.beta1, beta2: t.beta2, eps: t.eps, clip };
+        let mut optimizer = Optimizer::new(&parameters, adam)?;
+        let mut state = State::start(split.leaky.then(|| split.kind.to_string()), dataset.fingerprint());
+        if resume && let Some(found) = State::load(&folder, backend, &parameters, &mut optimizer)? {
+            if found.data != state.data {
+                let message = format!("{} is not the data set that this run began with", dataset.path().display());
+                return Err(Error::config("--resume", message));
+            }
+            state = found;
+        }
+        folder.cut_metrics(state.step)?;
+        let validation = EpochPlan::evaluation(validation, t.batch);
+        Ok(Training { backend, model, config: t, dataset, plan, validation, parameters, optimizer, folder, state })
+    }
+    /// Steps that the run will make at most.
+    pub fn total_steps(&self) -> u32 {
+        let all = u32::try_from(self.plan.batches()).unwrap_or(u32::MAX).saturating_mul(self.config.epochs);
+        if self.config.max_steps > 0 { all.min(self.config.max_steps) } else { all }
+    }
+    /// Steps already made.
+    pub fn steps_done(&self) -> u32 {
+        self.state.step
+    }
+    /// The model's tensors as they are now.
+    pub fn parameters(&self) -> &Parameters<B> {
+        &self.parameters
+    }
+    /// The network.
+    pub fn model(&self) -> &Network {
+        &self.model
+    }
+
+    /// Trains to the end, to early stopping or to an interruption; the folder then holds a checkpoint of that moment.
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        let started = Instant::now();
+        let (first_step, mut samples) = (self.state.step, 0u64);
+        let total = self.total_steps();
+        let mut batch = Batch::new();
+        let mut pending: Vec<Tensor<B>> = Vec::new();
+        let mut shown_loss = None;
+        let rate = |samples: u64| samples as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        while !self.state.finished && self.state.step < total {
+            self.plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
+            pending.push(self.step(&batch)?);
+            samples += batch.len() as u64;
+            self.state.step += 1;
+            self.state.batch += 1;
+            let epoch_ends = self.state.batch == self.plan.batches();
+            let evaluates = match self.config.evaluate_every {
+                0 => epoch_ends,
+                every => self.state.step.is_multiple_of(every),
+            } || self.state.step == total;
+            let saves =
+                self.config.checkpoint_every > 0 && self.state.step.is_multiple_of(self.config.checkpoint_every);
+            let stops = observer.interrupted();
+            let logs = self.state.step.is_multiple_of(self.config.log_every.max(1)) || evaluates;
+            if logs || saves || stops {
+                self.collect(&mut pending)?;
+            }
+            if logs {
+                shown_loss = self.log_training(rate(samples))?;
+            }
+            let progress = Progress {
+                step: self.state.step,
+                steps: total,
+                epoch: self.state.epoch,
+                loss: shown_loss,
+                samples_per_s: rate(samples),
+            };
+            observer.step(&progress);
+            if epoch_ends {
+                self.state.epoch += 1;
+                self.state.batch = 0;
+            }
+            if evaluates {
+                self.evaluate(observer)?;
+                if self.state.stopping.exhausted(self.config.patience) {
+                    observer
+                        .say(&format!("no better validation score in {} evaluations: stopping", self.config.patience));
+                    self.state.finished = true;
+                }
+            }
+            if saves || evaluates || stops {
+                self.save()?;
+            }
+            if stops {
+                return Err(Error::Interrupted(format!(
+                    "saved at step {}; continue with --resume {}",
+                    self.state.step,
+                    self.folder.path().display()
+                )));
+            }
+        }
+        if !self.state.finished {
+            self.state.finished = true;
+            self.save()?;
+        }
+        Ok(Outcome {
+            steps: self.state.step - first_step,
+            samples,
+            seconds: started.elapsed().as_secs_f64(),
+            state: self.state.clone(),
+        })
+    }
+
+    /// One optimiser step; the loss `[1]` stays on the device.
+    fn step(&mut self, batch: &Batch) -> Result<Tensor<B>> {
+        let cursor = (self.state.batch * self.config.batch) as u32;
+        self.optimizer.begin(self.backend, self.config.lr, cursor)?;
+        let device =
+            DeviceBatch::upload(self.backend, &batch.enhancer, &batch.promoter, &batch.labels, &batch.weights)?;
+        let mut tape = Tape::training(self.backend, self.optimizer.step_record(), self.config.seed);
+        let bound = self.parameters.bind(&tape)?;
+        let output = self.model.forward(&mut tape, &bound, &device)?;
+        let one = self.backend.from_f32(&[1.0], &[1])?;
+        tape.backward(&output.loss, one)?;
+        self.optimizer.update(&self.parameters)?;
+        Ok(output.loss.value().clone())
+    }
+
+    /// Reads the losses that are still on the device; the first that is not finite ends the run.
+    fn collect(&mut self, pending: &mut Vec<Tensor<B>>) -> Result<()> {
+        let first = self.state.step + 1 - pending.len() as u32;
+        for (i, loss) in pending.drain(..).enumerate() {
+            let loss = f64::from(self.backend.to_f32(&loss)?[0]);
+            if !loss.is_finite() {
+                let kept = match self.state.tensors.is_empty() {
+                    true => "no checkpoint had been written yet".to_string(),
+                    false => format!("the last good checkpoint is {}", self.folder.file("last.safetensors").display()),
+                };
+                return Err(Error::NonFinite(format!(
+                    "the loss of step {} is {loss}: training stopped; {kept}. Try a smaller train.lr or set train.clip=1",
+                    first + i as u32
+                )));
+            }
+            self.state.loss_sum += loss;
+            self.state.loss_count += 1;
+        }
+        Ok(())
+    }
+
+    fn log_training(&mut self, samples_per_s: f64) -> Result<Option<f64>> {
+        if self.state.loss_count == 0 {
+            return Ok(None);
+        }
+        let loss = self.state.loss_sum / f64::from(self.state.loss_count);
+        let rate = (samples_per_s * 10.0).round() / 10.0;
+        self.log_metrics("train", json!({ "loss": loss, "lr": self.config.lr, "samples_per_s": rate }))?;
+        (self.state.loss_sum, self.state.loss_count) = (0.0, 0);
+        Ok(Some(loss))
+    }
+
+    /// Appends a line to `metrics.jsonl` and the same numbers to TensorBoard's file.
+    fn log_metrics(&self, split: &str, values: Value) -> Result<()> {
+        let numbers = values.as_object().into_iter().flatten();
+        let scalars: Vec<_> = numbers.filter_map(|(k, v)| Some((format!("{split}/{k}"), v.as_f64()?))).collect();
+        self.folder.append_events(self.state.step, &scalars)?;
+        let mut line = json!({ "step": self.state.step, "epoch": self.state.epoch, "split": split });
+        if let (Value::Object(line), Value::Object(values)) = (&mut line, values) {
+            line.extend(values);
+            line.extend(self.state.leaky.iter().map(|kind| ("LEAKY".to_string(), json!(kind))));
+        }
+        self.folder.append("metrics.jsonl", &line.to_string())
+    }
+
+    /// Scores the validation part, keeps the best weights.
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if self.validation.is_empty() {
+            self.folder.write("best.safetensors", &self.parameters.to_safetensors()?)?;
+            return Ok(());
+        }
+        let scores = self.score(&self.validation, "validation", observer)?;
+        let labels: Vec<u8> = self.validation.samples()[..scores.probabilities.len()].iter().map(|s| s.label).collect();
+        let values: Vec<f64> = scores.probabilities.iter().map(|&p| f64::from(p)).collect();
+        let metrics::Scores { auroc, aupr, .. } = metrics::Ranking::ungrouped(&labels, &values, 0.5).scores();
+        let loss = scores.loss.unwrap_or(f64::NAN);
+        let line = json!({ "loss": loss, "auroc": auroc, "aupr": aupr, "n": labels.len() });
+        self.log_metrics("validation", line)?;
+        // With a single class there is no ranking to judge by.
+        let score = match (self.config.best_by, aupr) {
+            (BestBy::Aupr, Some(aupr)) if auroc.is_some() => aupr,
+            (BestBy::MacroF1PerBatch, _) => {
+                metrics::macro_f1_per_batch(&labels, &values, 0.5, self.config.batch).unwrap_or(-loss)
+            }
+            _ => -loss,
+        };
+        let best = self.state.stopping.observe(self.state.step, self.state.epoch, score);
+        if best {
+            self.folder.write("best.safetensors", &self.parameters.to_safetensors()?)?;
+        }
+        let show = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
+        observer.say(&format!(
+            "step {:>6}  epoch {:>3}  validation loss {loss:.4}  AUROC {}  AUPR {}{}",
+            self.state.step,
+            self.state.epoch,
+            show(auroc),
+            show(aupr),
+            if best { "  (best)" } else { "" }
+        ));
+        Ok(())
+    }
+
+    /// Scores a plan with the parameters as they are now.
+    pub fn score(&self, plan: &EpochPlan, part: &str, observer: &mut dyn Observer) -> Result<Scores> {
+        let limit = (self.config.max_steps > 0).then_some(self.config.max_steps as usize);
+        let total = plan.len() as u64;
+        let mut tick = |done| observer.scoring(part, done, total);
+        score(self.backend, &self.model, &self.parameters, self.dataset, plan, limit, &mut tick)
+    }
+
+    /// Puts the weights of the best evaluation in place.
+    pub fn load_best(&mut self) -> Result<()> {
+        let name = "best.safetensors";
+        self.parameters.load_safetensors(&self.folder.read(name)?, &self.folder.file(name))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.state.save(&self.folder, self.backend, &self.parameters, &self.optimizer)
+    }
+}

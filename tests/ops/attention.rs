@@ -1,0 +1,97 @@
+//! Multi-head attention over projected queries, keys and values.
+
+use crate::harness::run::test_dropout;
+use crate::harness::{Fill, Input, Inputs, Op, Run, assert_refused};
+use epi_engine::Result;
+use epi_engine::backend::{Attention, Backend};
+
+#[derive(Debug)]
+pub struct Heads {
+    batch: usize,
+    time: usize,
+    heads: usize,
+    head_size: usize,
+    relu: bool,
+    dropout: f32,
+}
+
+impl Heads {
+    pub fn spec(&self) -> Attention {
+        let dropout = (self.dropout > 0.0).then(|| test_dropout(self.dropout, 5));
+        Attention { heads: self.heads, head_size: self.head_size, relu: self.relu, dropout }
+    }
+}
+
+impl Op for Heads {
+    fn inputs(&self, fill: Fill, seed: u64) -> Vec<Input> {
+        Inputs::new(fill, seed)
+            .float("qkv", &[self.batch, self.time, 3 * self.heads * self.head_size])
+            .per_sample()
+            .build()
+    }
+    fn run<B: Backend>(&self, run: &mut Run<B>) -> Result<()> {
+        let (b, qkv, step, spec) = (run.b, run.input("qkv")?, run.step()?, self.spec());
+        let (out, lse) = b.attention(&qkv, &spec, &step)?;
+        run.report("lse", &lse);
+        let Some(dout) = run.differentiate(&out)? else { return Ok(()) };
+        run.report("dqkv", &b.attention_backward(&qkv, &out, &lse, &dout, &spec, &step)?);
+        Ok(())
+    }
+}
+
+pub fn attention([batch, time, heads, head_size]: [usize; 4], relu: bool, dropout: f32) -> Heads {
+    Heads { batch, time, heads, head_size, relu, dropout }
+}
+
+fn small() -> Vec<Heads> {
+    vec![
+        attention([1, 1, 1, 1], false, 0.0),
+        attention([2, 1, 3, 5], true, 0.2),
+        attention([2, 17, 2, 8], true, 0.0),
+        attention([5, 7, 3, 7], false, 0.4),
+        attention([1, 31, 1, 33], true, 0.2),
+        attention([2, 5, 2, 64], false, 0.2),
+    ]
+}
+
+fn large() -> Vec<Heads> {
+    vec![
+        attention([1, 63, 2, 32], true, 0.2),
+        attention([2, 64, 1, 32], false, 0.2),
+        attention([1, 65, 8, 32], true, 0.2),
+        attention([1, 129, 2, 17], true, 0.0),
+        attention([2, 131, 1, 64], true, 0.5),
+    ]
+}
+
+op_tests!(small: small(), large: large());
+
+#[test]
+fn large_scores_stay_finite() {
+    for_each_backend!(|b| {
+        let values: Vec<f64> = (0..3 * 12).map(|i| if i % 3 == 0 { 60.0 } else { -60.0 }).collect();
+        let (spec, step) = (attention([1, 3, 1, 4], false, 0.0).spec(), b.new_step().unwrap());
+        let qkv = b.from_f64(&values, &[1, 3, 12]).unwrap();
+        let (out, lse) = b.attention(&qkv, &spec, &step).unwrap();
+        let dqkv = b.attention_backward(&qkv, &out, &lse, &out, &spec, &step).unwrap();
+        for t in [out, lse, dqkv] {
+            assert!(b.to_f64(&t).unwrap().iter().all(|v| v.is_finite()), "{}", b.name());
+        }
+    });
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    for_each_backend!(|b| {
+        let t = |shape: &[usize]| b.zeros(shape).unwrap();
+        let step = b.new_step().unwrap();
+        let spec = |heads, head_size| attention([1, 1, heads, head_size], false, 0.0).spec();
+        assert_refused(b.attention(&t(&[1, 4, 12]), &spec(2, 3), &step), "attention");
+        assert_refused(b.attention(&t(&[4, 18]), &spec(2, 3), &step), "attention");
+        assert_refused(b.attention(&t(&[1, 4, 3 * 65]), &spec(1, 65), &step), "attention");
+        let (qkv, out) = (t(&[1, 4, 18]), t(&[1, 4, 6]));
+        let backward = |lse, dout| b.attention_backward(&qkv, &out, &t(lse), &t(dout), &spec(2, 3), &step);
+        assert_refused(backward(&[1, 4, 2], &[1, 4, 6]), "attention_backward");
+        assert_refused(backward(&[1, 2, 4], &[1, 6, 4]), "attention_backward");
+    });
+}

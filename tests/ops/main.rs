@@ -1,0 +1,18 @@
+//! Tests of every primitive on every backend.
+
+#[macro_use]
+mod harness;
+
+mod adam;
+mod attention;
+mod batch_norm;
+mod conv1d;
+mod dna_conv;
+mod elementwise;
+mod golden;
+mod linear;
+mod loss;
+mod lstm;
+mod pool;
+mod readout;
+mod variants;

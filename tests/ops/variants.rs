@@ -1,0 +1,160 @@
+//! Variants of CUDA kernels that a plain run does not choose: tensor cores, large tiles, weights in registers.
+
+use crate::attention::attention;
+use crate::harness::case::Values;
+use crate::harness::compare::{check_against_reference, largest};
+use crate::harness::run::{Options, cotangent, execute, test_step};
+use crate::harness::{Fill, Input, Op, SEED, emulators};
+use crate::linear::Linear;
+use crate::lstm::lstm;
+use epi_engine::backend::cuda::{Cuda, LstmVariant, Precision};
+use epi_engine::backend::reference::Reference;
+use epi_engine::backend::{Backend, Gate};
+
+/// Rounds every number to a small integer, so that products of bf16 with f32 sums are exact.
+fn whole(mut inputs: Vec<Input>) -> Vec<Input> {
+    for input in &mut inputs {
+        if let Values::Float(values) = &mut input.values {
+            let top = largest(values);
+            values.iter_mut().for_each(|v| *v = (*v * 7.0 / top).round());
+        }
+    }
+    inputs
+}
+
+/// Every result equals the oracle's in every bit: a wrong fragment layout cannot hide.
+fn check_exactly(b: &Cuda, op: &Linear) {
+    let inputs = whole(op.inputs(Fill::Randn, SEED));
+    // Cotangents are whole too: the harness draws them from a normal, so only the forward pass is exact there.
+    let options = Options { backward: false, ..Options::default() };
+    let truth = execute(&Reference::<f64>::new(), op, &inputs, options).unwrap();
+    let got = execute(b, op, &inputs, options).unwrap();
+    assert_eq!(got["out"].values, truth["out"].values, "{op:?}");
+}
+
+/// Within `tolerance` of the largest element of each tensor.
+fn check_roughly(b: &Cuda, op: &impl Op, tolerance: f64) {
+    let inputs = op.inputs(Fill::Randn, SEED);
+    let truth = execute(&Reference::<f64>::new(), op, &inputs, Options::default()).unwrap();
+    let got = execute(b, op, &inputs, Options::default()).unwrap();
+    for (name, truth) in &truth {
+        let top = largest(&truth.values);
+        for (n, (x, y)) in got[name].values.iter().zip(&truth.values).enumerate() {
+            let error = (x - y).abs();
+            assert!(error <= tolerance * top, "{op:?} on {}: {name}[{n}] = {x}, oracle {y}", b.name());
+        }
+    }
+}
+
+fn linear(rows: &'static [usize], inputs: usize, outputs: usize) -> Linear {
+    Linear { rows, inputs, outputs, bias: true, relu: false }
+}
+
+#[test]
+fn tensor_core_products_are_exact_on_whole_numbers() {
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        for (rows, inputs, outputs) in
+            [(&[1][..], 1, 1), (&[17], 16, 8), (&[65], 31, 63), (&[5], 200, 130), (&[64], 32, 64), (&[66], 97, 7)]
+        {
+            check_exactly(&b, &linear(rows, inputs, outputs));
+        }
+    }
+}
+
+#[test]
+fn tensor_core_products_differentiate() {
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        for (rows, inputs, outputs) in [(&[1][..], 1, 1), (&[65], 31, 63), (&[1001], 17, 30), (&[300], 100, 66)] {
+            check_roughly(&b, &linear(rows, inputs, outputs), 0.02);
+        }
+    }
+}
+
+#[test]
+fn large_tiles_agree() {
+    for b in emulators() {
+        let op = linear(&[1500], 19, 1410);
+        let options = Options { backward: false, ..Options::default() };
+        let inputs = whole(op.inputs(Fill::Randn, SEED));
+        let truth = execute(&Reference::<f32>::new(), &op, &inputs, options).unwrap();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let got = execute(&b.clone().with_precision(precision), &op, &inputs, options).unwrap();
+            assert!(got["out"].values == truth["out"].values, "{precision:?}");
+        }
+    }
+}
+
+#[test]
+fn tensor_core_attention_agrees() {
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        for (size, dropout) in [
+            ([1, 1, 1, 1], 0.0),
+            ([2, 17, 2, 8], 0.0),
+            ([2, 5, 3, 33], 0.4),
+            ([1, 64, 1, 32], 0.2),
+            ([1, 65, 2, 32], 0.2),
+            ([2, 131, 1, 64], 0.5),
+        ] {
+            check_roughly(&b, &attention(size, false, dropout), 0.03);
+        }
+    }
+}
+
+/// Rounding moves outputs across zero, so both precisions get the same outputs to cut by.
+#[test]
+fn tensor_core_attention_cuts_where_relu_did() {
+    for b in emulators() {
+        let heads = attention([1, 65, 2, 32], true, 0.2);
+        let inputs = heads.inputs(Fill::Randn, SEED);
+        let (qkv, step) = (b.from_f64(inputs[0].float(), &inputs[0].shape).unwrap(), b.new_step().unwrap());
+        b.write_step(&step, &test_step()).unwrap();
+        let (out, lse) = b.attention(&qkv, &heads.spec(), &step).unwrap();
+        let dout = b.from_f64(&cotangent(out.len()), out.shape()).unwrap();
+        let [exact, rough] = [Precision::F32, Precision::Bf16].map(|precision| {
+            let b = b.clone().with_precision(precision);
+            b.to_f64(&b.attention_backward(&qkv, &out, &lse, &dout, &heads.spec(), &step).unwrap()).unwrap()
+        });
+        let limit = 0.03 * largest(&exact);
+        for (n, (x, y)) in rough.iter().zip(&exact).enumerate() {
+            assert!((x - y).abs() <= limit, "dqkv[{n}] = {x} in bf16, {y} in f32");
+        }
+    }
+}
+
+#[test]
+fn tensor_core_lstm_agrees() {
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 37, 40, 100]] {
+            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03);
+        }
+    }
+}
+
+#[test]
+fn every_recurrence_agrees_with_the_reference() {
+    for b in emulators() {
+        for variant in [LstmVariant::General, LstmVariant::Resident1, LstmVariant::Resident2] {
+            let b = b.clone().with_lstm(variant);
+            for (size, gate) in [([3, 7, 5, 100], Gate::Sigmoid), ([1, 1, 2, 100], Gate::HardSigmoid)] {
+                check_against_reference(&b, &lstm(size, true, gate), Fill::Randn);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_and_two_sequences_a_block_give_the_same_bits() {
+    for b in emulators() {
+        let op = lstm([3, 9, 4, 100], true, Gate::Sigmoid);
+        let inputs = op.inputs(Fill::Randn, SEED);
+        let run = |variant| execute(&b.clone().with_lstm(variant), &op, &inputs, Options::default()).unwrap();
+        let (one, two) = (run(LstmVariant::Resident1), run(LstmVariant::Resident2));
+        for (name, one) in &one {
+            assert_eq!(one.values, two[name].values, "{name}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The command line: what it prints, how it fails.
+
+use predicates::prelude::*;
+use predicates::str::contains;
+
+use crate::support::{program, read, tiny_file, train};
+
+fn json(args: &[&str]) -> serde_json::Value {
+    let out = program(args).arg("--json").assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&out).unwrap_or_else(|e| panic!("{args:?} --json: {e}"))
+}
+
+#[test]
+fn summary_gives_the_published_parameter_counts() {
+    let summary = json(&["summary", "epsat"]);
+    assert_eq!(summary["parameters"], 685_070);
+    assert_eq!(summary["parameters_total"], 685_070 + 4 * 200);
+    assert_eq!(json(&["summary", "epsat-paper"])["parameters"], 685_070);
+    program(&["summary", "epsat"]).assert().success().stdout(contains("685,070"));
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let data = ["prepare", "inspect", "export", "synth", "audit"];
+    for command in ["train", "evaluate", "predict", "compare", "summary", "bench", "info"].iter().chain(&data) {
+        program(&[command, "--help"]).assert().success().stdout(contains("Example"));
+    }
+}
+
+#[test]
+fn info_names_the_processor_and_the_commit() {
+    let info = json(&["info"]);
+    assert!(info["version"].is_string() && info["commit"].is_string() && info["cpu"]["threads"].is_number(), "{info}");
+}
+
+#[test]
+fn print_config_shows_what_a_preset_and_settings_make() {
+    let args = ["train", "--preset", "epsat", "--set", "train.lr=0.5", "--print-config"];
+    program(&args).assert().success().stdout(contains("lr = 0.5").and(contains("name = \"epsat\"")));
+}
+
+#[test]
+fn usage_errors_exit_2_and_name_option_and_remedy() {
+    for (args, words) in [
+        (vec!["train", "--set", "train.lr=-1"], vec!["train.lr", "positive"]),
+        (vec!["train", "--set", "train.speed=1"], vec!["speed"]),
+        (vec!["train", "--preset", "nonsense"], vec!["nonsense", "epsat"]),
+        (vec!["train", "--device", "tpu"], vec!["tpu", "cuda:N"]),
+        (vec!["train", "--fold", "9"], vec!["--fold", "I/K"]),
+        (vec!["train", "--split", "nothing"], vec!["nothing", "chromosome"]),
+        (vec!["nonsense"], vec!["nonsense"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = program(&args).current_dir(&folder).assert().code(2).get_output().clone();
+        let said = String::from_utf8_lossy(&out.stderr).to_string();
+        assert!(words.iter().all(|w| said.contains(w)), "{args:?}: {said}");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{args:?} left something behind");
+    }
+}
+
+#[test]
+fn missing_and_foreign_files_exit_1_and_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("foreign.epi");
+    std::fs::write(&foreign, b"not a data set at all").unwrap();
+    let run = folder.path().join("run");
+    train(&foreign, &run, &[]).assert().code(1).stderr(contains("foreign.epi"));
+    train(&folder.path().join("absent.epi"), &run, &[]).assert().code(1).stderr(contains("absent.epi"));
+    program(&["evaluate", folder.path().to_str().unwrap()]).assert().code(1).stderr(contains("config.toml"));
+    assert!(!run.exists(), "a run that could not begin left a folder");
+}
+
+#[test]
+fn a_run_folder_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train(&data, &run, &["train.epochs=1"]).assert().success();
+    let before = read(&run, "last.safetensors");
+    train(&data, &run, &["train.epochs=1", "train.seed=9"]).assert().code(2).stderr(contains("--resume"));
+    assert_eq!(before, read(&run, "last.safetensors"));
+}
+
+#[test]
+fn evaluate_and_predict_repeat_the_scores_of_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train(&data, &run, &["train.epochs=2"]).assert().success();
+    let trained: serde_json::Value = serde_json::from_slice(&read(&run, "metrics.json")).unwrap();
+    let evaluated = json(&["evaluate", run.to_str().unwrap(), "--device", "cpu"]);
+    for key in ["auroc", "aupr", "aupr_low", "f1", "mcc", "brier", "n", "positives"] {
+        assert_eq!(trained[key], evaluated[key], "{key}");
+    }
+    let all = json(&["evaluate", run.to_str().unwrap(), "--device", "cpu", "--part", "all"]);
+    assert_eq!(all["n"], 120);
+
+    // The pairs of predictions.tsv, scored again from their coordinates, here in another batch composition.
+    let predictions = String::from_utf8(read(&run, "predictions.tsv")).unwrap();
+    let scores = folder.path().join("scores.tsv");
+    program(&["predict", run.to_str().unwrap(), "--device", "cpu", "--pairs"])
+        .arg(run.join("predictions.tsv"))
+        .arg("--out")
+        .arg(&scores)
+        .assert()
+        .success();
+    let column = |text: &str, name: &str| -> Vec<f64> {
+        let mut lines = text.lines();
+        let at = lines.next().unwrap().split('\t').position(|c| c == name).unwrap();
+        lines.map(|l| l.split('\t').nth(at).unwrap().parse().unwrap()).collect()
+    };
+    let (first, again) = (column(&predictions, "score"), column(&std::fs::read_to_string(&scores).unwrap(), "score"));
+    assert_eq!(first.len(), again.len());
+    for (a, b) in first.iter().zip(&again) {
+        assert!((a - b).abs() <= 1.5e-6, "{a} was {b}");
+    }
+}
+
+#[test]
+fn bench_step_reports_throughput_and_memory() {
+    let mut args = vec!["bench", "step", "--device", "cpu", "--batch", "4", "--steps", "2"];
+    args.extend(["--enhancer-length", "90", "--promoter-length", "70"]);
+    for setting in crate::support::TINY_MODEL {
+        args.extend(["--set", setting]);
+    }
+    let bench = json(&args);
+    assert!(bench["train"]["samples_per_s"].as_f64().unwrap() > 0.0 && bench["evaluate"]["ms_median"].is_number());
+    assert_eq!(bench["batch"], 4);
+}

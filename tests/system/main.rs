@@ -1,0 +1,17 @@
+//! Tests of the whole program: command line, training, resume, layering.
+
+mod audit;
+mod cli;
+mod data_cli;
+mod data_dataset;
+mod data_fuzz;
+mod data_inputs;
+mod data_synth;
+mod data_windows;
+mod emulated;
+mod evaluation;
+mod layering;
+mod metrics;
+mod splits;
+mod support;
+mod training;

@@ -1,0 +1,112 @@
+//! A tiny data set that can be learned, a tiny model, and the program itself.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use epi_engine::data::{Contents, Element, PairTable, PairsOptions, Row, pairs};
+use epi_engine::rng::Stream;
+
+/// Lengths of the windows of [`tiny_contents`].
+pub const LENGTHS: [usize; 2] = [90, 70];
+
+/// `n` pairs on eight chromosomes; the enhancers of positives carry a motif.
+pub fn tiny_contents(n: u32, seed: u64) -> Contents {
+    let mut random = Stream::new(seed, 1, 0);
+    let element = |i: u32| {
+        let start = 10_000 + 5_000 * i64::from(i);
+        Element { contig: Some(i % 8), start, end: start + 60 }
+    };
+    let rows: Vec<Row> =
+        (0..n).map(|i| Row { enhancer: i, promoter: i, label: u8::from((i / 8) % 3 == 0), cell_line: 0 }).collect();
+    let labels: Vec<u8> = rows.iter().map(|r| r.label).collect();
+    let table = PairTable {
+        contigs: (1..=8).map(|c| format!("chr{c}")).collect(),
+        enhancers: (0..n).map(element).collect(),
+        promoters: (0..n).map(element).collect(),
+        cell_lines: vec!["tiny".into()],
+        rows,
+        columns: Default::default(),
+        enhancer_length: LENGTHS[0],
+        promoter_length: LENGTHS[1],
+    };
+    let mut contents = Contents::new(table, 10, serde_json::json!({ "made": "by a test" }));
+    for (side, length) in LENGTHS.into_iter().enumerate() {
+        for &label in &labels {
+            let mut codes: Vec<u8> = (0..length + 20).map(|_| random.below(4) as u8).collect();
+            if label == 1 && side == 0 {
+                codes[40..52].copy_from_slice(&[0, 2, 2, 1, 3, 0, 3, 1, 2, 0, 1, 1]);
+            }
+            contents.windows[side].push(&codes);
+        }
+    }
+    contents
+}
+
+/// The same as a file in `folder`.
+pub fn tiny_file(folder: &Path, n: u32) -> PathBuf {
+    let path = folder.join("tiny.epi");
+    tiny_contents(n, 3).write(&path).unwrap();
+    path
+}
+
+/// EPSAT with a few hundred parameters.
+pub const TINY_MODEL: &[&str] = &[
+    "model.kernels=8",
+    "model.kernel_size=7",
+    "model.pool=6",
+    "model.hidden=5",
+    "model.layers=2",
+    "model.heads=2",
+    "model.head_size=4",
+    "model.readout=6",
+];
+
+/// `epi-engine` with these arguments, on the CPU.
+pub fn program(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("epi-engine").unwrap();
+    command.args(args);
+    command
+}
+
+/// `epi-engine train` of a tiny EPSAT on `data` into `out`, on the CPU unless further settings say otherwise.
+pub fn train(data: &Path, out: &Path, settings: &[&str]) -> Command {
+    let mut command = program(&["train", "--preset", "epsat", "--set", "train.device=cpu"]);
+    command.arg("--data").arg(data).arg("--out").arg(out);
+    for setting in TINY_MODEL.iter().chain(["train.batch=16", "data.shift=5"].iter()).chain(settings) {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+/// Reads a file of a run folder.
+pub fn read(run: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(run.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// `metrics.jsonl` without the figures that depend on the clock.
+pub fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(read(run, "metrics.jsonl")).unwrap();
+    let parse = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("samples_per_s");
+        value
+    };
+    text.lines().map(parse).collect()
+}
+
+/// A file of the shared data folder (`EPI_SHARED`, or `../shared` beside the repository); says so when it is not there.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let found = std::env::var_os("EPI_SHARED").map_or_else(beside, PathBuf::from).join("data").join(path);
+    if !found.is_file() {
+        eprintln!("needs shared data: {path} (set EPI_SHARED)");
+        return None;
+    }
+    Some(found)
+}
+
+/// The 207,399 TargetFinder pairs of six cell lines, with windows of 3000 and 2000 bases.
+pub fn all_pairs() -> Option<PairTable> {
+    let pairs = pairs::read(shared("pairs/targetfinder_all_pairs.tsv.gz")?, &PairsOptions::default()).unwrap();
+    Some(PairTable { enhancer_length: 3000, promoter_length: 2000, ..pairs.table })
+}
