@@ -8,12 +8,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 9] = [
     "-std=c++20",
     "-fPIC",
     "-fno-exceptions",
     "-fno-rtti",
-    "-fno-threadsafe-statics",
     "-fno-strict-aliasing", // kernels load floats as float4
     "-ffp-contract=off",
     "-fstack-clash-protection", // a large frame must hit the guard page, not jump over it
