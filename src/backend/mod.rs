@@ -388,10 +388,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
         spec: &Attention,
         step: &Self::Step,
     ) -> Result<(Tensor<Self>, Tensor<Self>)>;
-    /// `dqkv` of [`Backend::attention`].
+    /// `dqkv` of [`Backend::attention`]. Takes `qkv` by value: a backend may write the gradient over it when nobody else
+    /// holds that memory.
     fn attention_backward(
         &self,
-        qkv: &Tensor<Self>,
+        qkv: Tensor<Self>,
         out: &Tensor<Self>,
         lse: &Tensor<Self>,
         dout: &Tensor<Self>,

@@ -395,7 +395,7 @@ fn attention_backward<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     let dout = m.normal(out.shape())?;
     let cost = cost::attention_backward(m.size.batch, m.size.positions(), &spec);
     m.case((qkv.shape().to_vec(), spec.heads), cost, move |b| {
-        Ok(vec![b.attention_backward(&qkv, &out, &lse, &dout, &spec, &step)?])
+        Ok(vec![b.attention_backward(qkv.clone(), &out, &lse, &dout, &spec, &step)?])
     })
 }
 

@@ -34,7 +34,7 @@ impl Op for Heads {
         let (out, lse) = b.attention(&qkv, &spec, &step)?;
         run.report("lse", &lse);
         let Some(dout) = run.differentiate(&out)? else { return Ok(()) };
-        run.report("dqkv", &b.attention_backward(&qkv, &out, &lse, &dout, &spec, &step)?);
+        run.report("dqkv", &b.attention_backward(qkv.clone(), &out, &lse, &dout, &spec, &step)?);
         Ok(())
     }
 }
@@ -73,7 +73,7 @@ fn large_scores_stay_finite() {
         let (spec, step) = (attention([1, 3, 1, 4], false, 0.0).spec(), b.new_step().unwrap());
         let qkv = b.from_f64(&values, &[1, 3, 12]).unwrap();
         let (out, lse) = b.attention(&qkv, &spec, &step).unwrap();
-        let dqkv = b.attention_backward(&qkv, &out, &lse, &out, &spec, &step).unwrap();
+        let dqkv = b.attention_backward(qkv.clone(), &out, &lse, &out, &spec, &step).unwrap();
         for t in [out, lse, dqkv] {
             assert!(b.to_f64(&t).unwrap().iter().all(|v| v.is_finite()), "{}", b.name());
         }
@@ -90,7 +90,7 @@ fn shapes_that_do_not_fit_are_refused() {
         assert_refused(b.attention(&t(&[4, 18]), &spec(2, 3), &step), "attention");
         assert_refused(b.attention(&t(&[1, 4, 3 * 65]), &spec(1, 65), &step), "attention");
         let (qkv, out) = (t(&[1, 4, 18]), t(&[1, 4, 6]));
-        let backward = |lse, dout| b.attention_backward(&qkv, &out, &t(lse), &t(dout), &spec(2, 3), &step);
+        let backward = |lse, dout| b.attention_backward(qkv.clone(), &out, &t(lse), &t(dout), &spec(2, 3), &step);
         assert_refused(backward(&[1, 4, 2], &[1, 4, 6]), "attention_backward");
         assert_refused(backward(&[1, 2, 4], &[1, 6, 4]), "attention_backward");
     });

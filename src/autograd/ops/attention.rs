@@ -19,7 +19,7 @@ struct AttentionBackward<B: Backend> {
 
 impl<B: Backend> Backward<B> for AttentionBackward<B> {
     fn backward(self: Box<Self>, backend: &B, dout: Tensor<B>, grads: &mut Inputs<'_, B>) -> Result<()> {
-        let dqkv = backend.attention_backward(&self.qkv, &self.out, &self.lse, &dout, &self.spec, &self.step)?;
+        let dqkv = backend.attention_backward(self.qkv, &self.out, &self.lse, &dout, &self.spec, &self.step)?;
         grads.accumulate(0, dqkv)
     }
 }

@@ -21,7 +21,7 @@ const WORDS: usize = KEYS / 64;
 
 pub fn backward(
     cpu: &Cpu,
-    qkv: &Tensor,
+    qkv: Tensor,
     out: &Tensor,
     lse: &Tensor,
     dout: &Tensor,
@@ -29,13 +29,14 @@ pub fn backward(
     step: &Step,
 ) -> Result<Tensor> {
     const OP: &str = "attention_backward";
-    let [batch, time] = dims(OP, qkv, spec)?;
+    let [batch, time] = dims(OP, &qkv, spec)?;
     let Attention { heads, head_size, .. } = *spec;
     out.expect_shape(OP, "out", &[batch, time, heads * head_size])?;
     dout.expect_shape(OP, "dout", &[batch, time, heads * head_size])?;
     lse.expect_shape(OP, "lse", &[batch, heads, time])?;
-    let dqkv = cpu.fresh(qkv.shape())?;
-    let (x, y, l) = (Ptr::of(cpu.read(qkv)), Ptr::of(cpu.read(out)), Ptr::of(cpu.read(lse)));
+    // A head's queries, keys and values are copied before its gradient is written, so both may share their memory.
+    let dqkv = if qkv.buffer().is_unique() { qkv.clone() } else { cpu.fresh(qkv.shape())? };
+    let (x, y, l) = (cpu.ptr(&qkv), Ptr::of(cpu.read(out)), Ptr::of(cpu.read(lse)));
     let (dy, dx, isa, step) = (Ptr::of(cpu.read(dout)), cpu.ptr(&dqkv), cpu.isa(), step.read().philox_step);
     let padded = time.next_multiple_of(KEYS);
     let need = padded * 64 * 8 + padded * 2 + 2 * QUERIES * KEYS;

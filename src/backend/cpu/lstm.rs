@@ -2,12 +2,13 @@
 //! there is no synchronisation inside a layer, and the packed `W_hh` stays in the core's cache.
 //!
 //! Forward, a shard alternates between a chunk of input projections (one product) and that chunk's time steps. Backward,
-//! the gates' gradients replace the saved gates; weight and input gradients are large products afterwards.
+//! it first goes through its saved gates once more for the cell states, which cost less to compute than to keep; then the
+//! gates' gradients replace the gates. Weight and input gradients are large products afterwards.
 
 use super::gemm::{Epilogue, Panels, multiply, multiply_transposed, product, transposed_scratch};
 use super::gemm::{accumulate_transposed, add_parts};
 use super::linear::column_sums;
-use super::parallel::{Ptr, shards};
+use super::parallel::{Ptr, shards, shards_with};
 use super::simd::math::{sigmoid, tanh};
 use super::simd::{Simd, kernel};
 use super::{Buffer, Cpu, Tensor, add_to};
@@ -21,10 +22,9 @@ const SLICE: usize = 16;
 /// Time steps whose input projections are computed at once.
 const CHUNK: usize = 16;
 
-/// Activated gates `[B,T,2,4H]` (i, f, g, o; forward direction first) and cell states `[B,T,2,H]`.
+/// Activated gates `[B,T,2,4H]` (i, f, g, o; forward direction first).
 pub struct Saved {
     gates: Buffer,
-    cells: Buffer,
 }
 
 /// Sizes of a layer.
@@ -68,7 +68,7 @@ impl Dims {
     }
 }
 
-/// One shard, as its kernels see it. `gates` and `cells` hold `steps` time steps per sample, `row` floats apart.
+/// One shard, as its kernels see it.
 #[derive(Clone, Copy)]
 struct Shard {
     dims: Dims,
@@ -79,6 +79,7 @@ struct Shard {
     out: Ptr,
     inp: Ptr,
     gates: Ptr,
+    /// Cell states: of the current step `[SLICE,H]` forward, of all steps `[T,SLICE,H]` backward.
     cells: Ptr,
 }
 
@@ -103,23 +104,22 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weights: &Weights, gate: Gate, save: boo
         let state = Panels::transposed(cpu, cpu.read(&w.weight_hh), 4 * hidden, hidden)?;
         packed.push((input, state, bias));
     }
-    // Without saving, a shard needs the gates of one chunk and the cells of one step.
+    // Without saving, a shard needs the gates of one chunk.
     let span = if save { time } else { CHUNK.min(time) };
     let count = if save { batch * 2 } else { dims.slices() * 2 * SLICE };
     let gates = cpu.take(count * span * 4 * hidden)?;
-    let cells = cpu.take(if save { count * time * hidden } else { count * hidden })?;
+    let cells = cpu.take(dims.slices() * 2 * SLICE * hidden)?;
     let (x, y, isa) = (Ptr::of(cpu.read(inp)), cpu.ptr(&out), cpu.isa());
     let (gates_at, cells_at) = (Ptr(gates.as_ptr()), Ptr(cells.as_ptr()));
     shards(2 * dims.slices(), |shard| {
         let (first, samples, direction) = dims.shard(shard);
         // SAFETY: a shard owns its samples' rows (of its direction) of every buffer it writes.
         unsafe {
-            let (gates, cells) = if save {
-                let row = first * time * 2 + direction;
-                (gates_at.at(row * 4 * hidden), cells_at.at(row * hidden))
-            } else {
-                (gates_at.at(shard * SLICE * span * 4 * hidden), cells_at.at(shard * SLICE * hidden))
+            let gates = match save {
+                true => gates_at.at((first * time * 2 + direction) * 4 * hidden),
+                false => gates_at.at(shard * SLICE * span * 4 * hidden),
             };
+            let cells = cells_at.at(shard * SLICE * hidden);
             let out = Ptr(y.at(first * time * 2 * hidden + direction * hidden));
             let inp = Ptr(x.at(first * time * inputs));
             let shard = Shard { dims, samples, direction, gate, out, inp, gates: Ptr(gates), cells: Ptr(cells) };
@@ -127,7 +127,7 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weights: &Weights, gate: Gate, save: boo
             forward_shard(isa, shard, save, input.ptr(), state.ptr(), Ptr::of(bias));
         }
     });
-    Ok((out, save.then_some(Saved { gates, cells })))
+    Ok((out, save.then_some(Saved { gates })))
 }
 
 kernel! {
@@ -138,7 +138,6 @@ kernel! {
         let span = if save { time } else { CHUNK.min(time) };
         let width = if save { 8 * hidden } else { 4 * hidden };
         let pitch = span * width;
-        let cell_pitch = if save { time * 2 * hidden } else { hidden };
         // SAFETY: the caller's promise.
         unsafe {
             for begin in (0..time).step_by(CHUNK) {
@@ -161,15 +160,9 @@ kernel! {
                         product(s, dims, h, time * 2 * hidden, w_hh, gates, pitch, Epilogue::ADD);
                     }
                     for b in 0..samples {
-                        let cells = shard.cells.0.add(b * cell_pitch);
-                        let (cell, before) = if save {
-                            let before = if n > 0 { shard.time(n - 1) } else { t };
-                            (cells.add(t * 2 * hidden), cells.add(before * 2 * hidden))
-                        } else {
-                            (cells, cells)
-                        };
+                        let cell = shard.cells.at(b * hidden);
                         let out = shard.out.at((b * time + t) * 2 * hidden);
-                        forward_cell(s, hidden, shard.gate, gates.at(b * pitch), cell, before, n == 0, out);
+                        forward_cell(s, hidden, shard.gate, gates.at(b * pitch), cell, n == 0, out);
                     }
                 }
             }
@@ -188,7 +181,14 @@ fn squash<S: Simd>(s: S, gate: Gate, x: S::F) -> S::F {
     }
 }
 
-/// Activates one sample's gates in place; writes its cell state and output. `first`: there is no state before.
+/// The cell state that follows `before` (`None`: there is no state before).
+#[inline(always)]
+fn next_cell<S: Simd>(s: S, i: S::F, f: S::F, g: S::F, before: Option<S::F>) -> S::F {
+    let c = s.mul(i, g);
+    before.map_or(c, |before| s.fma(f, before, c))
+}
+
+/// Activates one sample's gates in place; advances its cell state and writes its output. `first`: there is no state before.
 #[inline(always)]
 unsafe fn forward_cell<S: Simd>(
     s: S,
@@ -196,7 +196,6 @@ unsafe fn forward_cell<S: Simd>(
     gate: Gate,
     gates: *mut f32,
     cell: *mut f32,
-    before: *const f32,
     first: bool,
     out: *mut f32,
 ) {
@@ -210,10 +209,7 @@ unsafe fn forward_cell<S: Simd>(
             let f = squash(s, gate, s.load_n(pf, n));
             let g = tanh(s, s.load_n(pg, n));
             let o = squash(s, gate, s.load_n(po, n));
-            let mut c = s.mul(i, g);
-            if !first {
-                c = s.fma(f, s.load_n(before.add(j), n), c);
-            }
+            let c = next_cell(s, i, f, g, if first { None } else { Some(s.load_n(cell.add(j), n)) });
             s.store_n(pi, i, n);
             s.store_n(pf, f, n);
             s.store_n(pg, g, n);
@@ -246,12 +242,11 @@ pub fn backward(
     for w in weights {
         packed.push(Panels::plain(cpu, cpu.read(&w.weight_hh), 4 * hidden, hidden)?);
     }
-    let Saved { gates, cells } = saved;
-    let space = cpu.take(2 * dims.slices() * 2 * SLICE * hidden)?;
+    let Saved { gates } = saved;
     {
         let (dy, y, x) = (Ptr::of(cpu.read(dout)), Ptr::of(cpu.read(out)), Ptr::of(cpu.read(inp)));
-        let (gates, cells, space) = (Ptr(gates.as_ptr()), Ptr(cells.as_ptr()), Ptr(space.as_ptr()));
-        shards(2 * dims.slices(), |index| {
+        let gates = Ptr(gates.as_ptr());
+        shards_with(cpu, 2 * dims.slices(), (2 + time) * SLICE * hidden, |index, space| {
             let (first, samples, direction) = dims.shard(index);
             let row = first * time * 2 + direction;
             // SAFETY: a shard owns its samples' rows (of its direction) of the gates, and its own space.
@@ -264,14 +259,12 @@ pub fn backward(
                     out: Ptr(y.at(row * hidden)),
                     inp: x,
                     gates: Ptr(gates.at(row * 4 * hidden)),
-                    cells: Ptr(cells.at(row * hidden)),
+                    cells: Ptr(space.at(2 * SLICE * hidden)),
                 };
-                let space = Ptr(space.at(index * 2 * SLICE * hidden));
                 backward_shard(isa, shard, Ptr(dy.at(row * hidden)), packed[direction].ptr(), space);
             }
-        });
+        })?;
     }
-    drop((cells, space));
     let (rows, width) = (batch * time, 8 * hidden);
     let dgates = Ptr(gates.as_ptr());
     if let Some(slots) = grads {
@@ -352,6 +345,12 @@ kernel! {
         unsafe {
             let (dh, dc) = (space, Ptr(space.at(SLICE * hidden)));
             space.slice(0, 2 * SLICE * hidden).fill(0.0);
+            for n in 0..time {
+                for b in 0..samples {
+                    let gates = shard.gates.at((b * time + shard.time(n)) * 8 * hidden);
+                    cell_states(s, hidden, gates, shard.cells.at((n * SLICE + b) * hidden), n == 0);
+                }
+            }
             for n in (0..time).rev() {
                 let t = shard.time(n);
                 if n + 1 < time {
@@ -360,20 +359,34 @@ kernel! {
                 }
                 for b in 0..samples {
                     let row = b * time + t;
-                    let before = if n > 0 { Some(shard.cells.at((b * time + shard.time(n - 1)) * 2 * hidden)) } else { None };
+                    let cell = shard.cells.at((n * SLICE + b) * hidden);
                     backward_cell(
                         s,
                         hidden,
                         shard.gate,
                         shard.gates.at(row * 8 * hidden),
-                        shard.cells.at(row * 2 * hidden),
-                        before,
+                        cell,
+                        (n > 0).then(|| cell.sub(SLICE * hidden).cast_const()),
                         dout.at(row * 2 * hidden),
                         dh.at(b * hidden),
                         dc.at(b * hidden),
                     );
                 }
             }
+        }
+    }
+}
+
+/// One sample's cell state from its activated gates and the state [`SLICE`] rows before; the bits of [`forward_cell`].
+#[inline(always)]
+unsafe fn cell_states<S: Simd>(s: S, hidden: usize, gates: *const f32, cell: *mut f32, first: bool) {
+    // SAFETY: the caller of `backward_shard` promised.
+    unsafe {
+        for j in (0..hidden).step_by(S::N) {
+            let n = S::N.min(hidden - j);
+            let load = |gate: usize| s.load_n(gates.add(gate * hidden + j), n);
+            let before = if first { None } else { Some(s.load_n(cell.sub(SLICE * hidden).add(j), n)) };
+            s.store_n(cell.add(j), next_cell(s, load(0), load(1), load(2), before), n);
         }
     }
 }
@@ -398,7 +411,7 @@ unsafe fn backward_cell<S: Simd>(
     gate: Gate,
     gates: *mut f32,
     cell: *const f32,
-    before: Option<*mut f32>,
+    before: Option<*const f32>,
     dout: *const f32,
     dh: *const f32,
     dc: *mut f32,

@@ -60,6 +60,10 @@ impl Buffer {
     pub fn as_ptr(&self) -> *mut f32 {
         self.0.memory.start.as_ptr()
     }
+    /// Whether this is the only handle.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
     /// Elements `start..start + len`.
     pub fn slice(&self, start: usize, len: usize) -> &[f32] {
         assert!((start + len) * 4 <= self.0.memory.bytes, "view beyond the buffer");

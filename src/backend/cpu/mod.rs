@@ -335,7 +335,7 @@ impl Backend for Cpu {
     }
     fn attention_backward(
         &self,
-        qkv: &Tensor,
+        qkv: Tensor,
         out: &Tensor,
         lse: &Tensor,
         dout: &Tensor,

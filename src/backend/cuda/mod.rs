@@ -343,14 +343,14 @@ impl Backend for Cuda {
     }
     fn attention_backward(
         &self,
-        qkv: &Tensor<Self>,
+        qkv: Tensor<Self>,
         out: &Tensor<Self>,
         lse: &Tensor<Self>,
         dout: &Tensor<Self>,
         spec: &Attention,
         step: &Self::Step,
     ) -> Result<Tensor<Self>> {
-        attention::backward(self, qkv, out, lse, dout, spec, step)
+        attention::backward(self, &qkv, out, lse, dout, spec, step)
     }
     fn relu(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::relu(self, inp)

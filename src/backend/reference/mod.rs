@@ -248,14 +248,14 @@ impl<T: Real> Backend for Reference<T> {
     }
     fn attention_backward(
         &self,
-        qkv: &Tensor<Self>,
+        qkv: Tensor<Self>,
         out: &Tensor<Self>,
         lse: &Tensor<Self>,
         dout: &Tensor<Self>,
         spec: &Attention,
         step: &Self::Step,
     ) -> Result<Tensor<Self>> {
-        attention::backward(qkv, out, lse, dout, spec, step)
+        attention::backward(&qkv, out, lse, dout, spec, step)
     }
     fn relu(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::relu(inp)

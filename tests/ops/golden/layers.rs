@@ -215,7 +215,7 @@ fn check_attention<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Resu
     let (out, lse) = b.attention(&qkv, &spec(true), &step)?;
     judge.output(&named("y"), &out, case.get("y"));
     let dout = up(b, case.get("gy"))?;
-    let dqkv = b.attention_backward(&qkv, &out, &lse, &dout, &spec(true), &step)?;
+    let dqkv = b.attention_backward(qkv.clone(), &out, &lse, &dout, &spec(true), &step)?;
     let (dweight, dbias) = (b.zeros(weight.shape())?, b.zeros(bias.shape())?);
     b.linear_backward_weight(&x, &dqkv, Some(&dweight), Some(&dbias))?;
     judge.gradient(&named("gx"), &b.linear_backward_input(&dqkv, &weight)?, case.get("gx"));
