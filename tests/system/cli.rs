@@ -47,6 +47,7 @@ fn usage_errors_exit_2_and_name_option_and_remedy() {
         (vec!["train", "--preset", "nonsense"], vec!["nonsense", "epsat"]),
         (vec!["train", "--device", "tpu"], vec!["tpu", "cuda:N"]),
         (vec!["train", "--fold", "9"], vec!["--fold", "I/K"]),
+        (vec!["bench", "step", "--batch", "0"], vec!["--batch", "at least 1"]),
         (vec!["train", "--split", "nothing"], vec!["nothing", "chromosome"]),
         (vec!["nonsense"], vec!["nonsense"]),
     ] {
