@@ -4,6 +4,7 @@ mod epsat;
 
 pub use epsat::Epsat;
 
+use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, Tensor};
 use crate::config::ModelConfig;
@@ -52,6 +53,20 @@ pub struct Output<B: Backend> {
     pub probabilities: Tensor<B>,
     /// The parts of the loss by name, `[1]` each.
     pub terms: Vec<(&'static str, Tensor<B>)>,
+}
+
+/// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
+/// has one) as a constant: the optimiser adds their gradient itself. Returns the terms that [`Output`] lists as well.
+fn total_loss<B: Backend>(
+    tape: &mut Tape<B>,
+    parameters: &Bound<'_, B>,
+    terms: &[(&'static str, &Var<B>, f32)],
+) -> Result<(Var<B>, Vec<(&'static str, Tensor<B>)>)> {
+    let l2 = parameters.l2_penalty()?.map(Var::constant);
+    let all: Vec<_> = terms.iter().copied().chain(l2.iter().map(|l2| ("l2", l2, 1.0))).collect();
+    let (vars, factors): (Vec<_>, Vec<_>) = all.iter().map(|&(_, var, factor)| (var, factor)).unzip();
+    let loss = weighted_sum(tape, &vars, &factors)?;
+    Ok((loss, all.into_iter().map(|(name, var, _)| (name, var.value().clone())).collect()))
 }
 
 /// One layer for people: name, output shape of one sample, learned parameters.

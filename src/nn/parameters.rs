@@ -196,6 +196,13 @@ impl<B: Backend> Bound<'_, B> {
             _ => Ok(Var::constant(value)),
         }
     }
+    /// Value `[1]` of the L2 terms Σ λ‖θ‖², for the reported loss: the optimiser adds their gradient itself. `None`
+    /// without such terms.
+    pub fn l2_penalty(&self) -> Result<Option<Tensor<B>>> {
+        let p = self.parameters;
+        let any = p.ranges.iter().any(|range| range.l2 != 0.0);
+        any.then(|| p.backend.l2_penalty(&p.values, &p.ranges)).transpose()
+    }
     /// The statistic called `name`.
     pub fn statistic(&self, name: &str) -> Result<Tensor<B>> {
         self.parameters.get(name)
