@@ -28,7 +28,7 @@ use crate::rng::Dropout;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct StepState {
-    /// Optimiser step, counted from 1 during the first step.
+    /// Optimiser step, counted from 1 during the first step with fresh moments.
     pub step: u32,
     /// Step counter of the dropout streams.
     pub philox_step: u32,

@@ -7,7 +7,7 @@ pub use epsat::Epsat;
 use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, Tensor};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::nn::{Bound, Spec};
 
@@ -98,6 +98,14 @@ pub trait Model {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>>;
+    /// Trains other terms of the loss from now on; error for terms that this model does not have.
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        if objective == Objective::Full {
+            return Ok(());
+        }
+        let message = format!("{} has a single loss; a phase of it takes objective = \"full\"", self.name());
+        Err(Error::config("train.phases", message))
+    }
     /// The part of the network that a tensor belongs to, for summaries.
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         tensor.split('.').next().unwrap_or(tensor)
@@ -158,6 +166,9 @@ impl Model for Network {
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.forward(tape, parameters, batch))
+    }
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        each!(self, m => m.set_objective(objective))
     }
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         each!(self, m => m.part(tensor))
