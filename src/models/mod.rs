@@ -4,9 +4,10 @@ mod epsat;
 
 pub use epsat::Epsat;
 
+use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, Tensor};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::nn::{Bound, Spec};
 
@@ -54,6 +55,20 @@ pub struct Output<B: Backend> {
     pub terms: Vec<(&'static str, Tensor<B>)>,
 }
 
+/// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
+/// has one) as a constant: the optimiser adds their gradient itself. Returns the terms that [`Output`] lists as well.
+fn total_loss<B: Backend>(
+    tape: &mut Tape<B>,
+    parameters: &Bound<'_, B>,
+    terms: &[(&'static str, &Var<B>, f32)],
+) -> Result<(Var<B>, Vec<(&'static str, Tensor<B>)>)> {
+    let l2 = parameters.l2_penalty()?.map(Var::constant);
+    let all: Vec<_> = terms.iter().copied().chain(l2.iter().map(|l2| ("l2", l2, 1.0))).collect();
+    let (vars, factors): (Vec<_>, Vec<_>) = all.iter().map(|&(_, var, factor)| (var, factor)).unzip();
+    let loss = weighted_sum(tape, &vars, &factors)?;
+    Ok((loss, all.into_iter().map(|(name, var, _)| (name, var.value().clone())).collect()))
+}
+
 /// One layer for people: name, output shape of one sample, learned parameters.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct LayerSummary {
@@ -83,6 +98,14 @@ pub trait Model {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>>;
+    /// Trains other terms of the loss from now on; error for terms that this model does not have.
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        if objective == Objective::Full {
+            return Ok(());
+        }
+        let message = format!("{} has a single loss; a phase of it takes objective = \"full\"", self.name());
+        Err(Error::config("train.phases", message))
+    }
     /// The part of the network that a tensor belongs to, for summaries.
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         tensor.split('.').next().unwrap_or(tensor)
@@ -143,6 +166,9 @@ impl Model for Network {
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.forward(tape, parameters, batch))
+    }
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        each!(self, m => m.set_objective(objective))
     }
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         each!(self, m => m.part(tensor))

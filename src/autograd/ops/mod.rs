@@ -12,6 +12,7 @@ mod lstm;
 mod max_pool;
 mod position_sum;
 mod readout_norm;
+mod weighted_sum;
 
 pub use attention::attention;
 pub use batch_norm::batch_norm;
@@ -25,3 +26,4 @@ pub use lstm::{LstmVars, bilstm};
 pub use max_pool::max_pool;
 pub use position_sum::position_sum;
 pub use readout_norm::readout_norm;
+pub use weighted_sum::weighted_sum;
