@@ -1,12 +1,14 @@
 //! `epi-engine` learns from DNA sequence which enhancers interact with which promoters.
 //!
 //! Rooms, from caller to called: [`cli`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`], [`backend`], and below
-//! them the kernels; [`data`] feeds training and evaluation; [`error`], [`rng`], [`config`] and [`metrics`] are leaves.
+//! them the kernels; [`boosting`] stands beside [`train`]; [`data`] feeds training and evaluation; [`error`], [`rng`],
+//! [`config`] and [`metrics`] are leaves.
 //! `docs/architecture.md` draws the house; `tests/system/layering.rs` holds the arrows to it.
 
 pub mod autograd;
 pub mod backend;
 pub mod bench;
+pub mod boosting;
 pub mod cli;
 pub mod config;
 pub mod data;

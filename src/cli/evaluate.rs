@@ -3,6 +3,7 @@ use std::process::ExitCode;
 
 use super::Output;
 use super::train::print_report;
+use super::trees;
 use super::watch::Watch;
 use crate::backend::{Device, device};
 use crate::config;
@@ -16,20 +17,23 @@ use crate::train::session::{self, Part, Trained};
 #[command(after_help = "Example: epi-engine evaluate runs/demo-1 --part validation --json")]
 pub struct Args {
     /// Run folder made by `epi-engine train`
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// Another data set, divided by the run's protocol
     #[arg(long, value_name = "X.epi")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// Which pairs to score
     #[arg(long, value_enum, default_value = "test")]
-    part: Part,
+    pub(super) part: Part,
     /// auto, cpu, cuda[:N], emulator or reference
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
 }
 
 pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
+    if trees::is_run(Some(&args.run), "")? {
+        return trees::evaluate(args, out);
+    }
     let mut config = config::load(&folder.file("config.toml").to_string_lossy(), &[])?;
     if let Some(data) = &args.data {
         config.data.path = Some(data.clone());

@@ -13,6 +13,7 @@ pub mod prepare;
 mod summary;
 pub mod synth;
 mod train;
+mod trees;
 mod watch;
 
 use std::process::ExitCode;

@@ -1,14 +1,15 @@
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::Output;
 use super::prepare::TableArgs;
+use super::trees;
 use super::watch::Watch;
 use crate::backend::{Device, device};
-use crate::data::{Dataset, EpochPlan, Sample, Side};
+use crate::data::{EpochPlan, PairTable, Sample, Side};
 use crate::evaluate::{predict, score};
 use crate::train::session::{self, Trained};
 use crate::train::{Observer, RunFolder};
@@ -18,28 +19,32 @@ use crate::{config, on_device};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   epi-engine predict runs/fold0 --pairs my_pairs.tsv --genome hg19.2bit --out scores.tsv
-  epi-engine predict runs/fold0 --pairs my_pairs.tsv            windows from the run's own data set")]
+  epi-engine predict runs/fold0 --pairs my_pairs.tsv            windows from the run's own data set
+  epi-engine predict runs/target-finder-1 --pairs training.csv  pairs with the features that the trees know")]
 pub struct Args {
     /// Run folder made by `epi-engine train`
-    run: PathBuf,
+    pub(super) run: PathBuf,
     /// Pairs: TargetFinder CSV, BEDPE, or a table with a header; labels may be missing
     #[arg(long, value_name = "FILE")]
-    pairs: PathBuf,
+    pub(super) pairs: PathBuf,
     /// Genome (.2bit or FASTA); without it the windows must be in the run's data set
     #[arg(long, value_name = "FILE")]
-    genome: Option<PathBuf>,
+    pub(super) genome: Option<PathBuf>,
     /// Where to write the scores (default: stdout)
     #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     #[command(flatten)]
-    table: TableArgs,
+    pub(super) table: TableArgs,
     /// auto, cpu, cuda[:N], emulator or reference
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
 }
 
 pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
+    if trees::is_run(Some(&args.run), "")? {
+        return trees::predict(args, out);
+    }
     let config = config::load(&folder.file("config.toml").to_string_lossy(), &[])?;
     let (device, why) = Device::open(args.device.parse()?, device::precision(&config.train.precision)?, 0)?;
     out.note(format!("device     {why}"));
@@ -60,23 +65,28 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         score(backend, &trained.model, &trained.parameters, &dataset, &plan, None, &mut tick)?
     });
     watch.finish();
-    let text = table(&dataset, &scores.probabilities);
-    match &args.out {
+    write_scores(dataset.table(), &scores.probabilities, args.out.as_deref(), out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Scores of the rows of `pairs`, into a file or onto stdout.
+pub(super) fn write_scores(pairs: &PairTable, scores: &[f32], to: Option<&Path>, out: &Output) -> crate::Result<()> {
+    let text = table(pairs, scores);
+    match to {
         Some(path) => {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref());
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             RunFolder::at(folder).write(&name, text.as_bytes())?;
-            out.line(format!("{}: {} pairs scored", path.display(), samples.len()));
+            out.line(format!("{}: {} pairs scored", path.display(), scores.len()));
         }
         None => out.line(text.trim_end()),
     }
-    out.document(&json!({ "pairs": samples.len(), "out": args.out, "scores": scores.probabilities }));
-    Ok(ExitCode::SUCCESS)
+    out.document(&json!({ "pairs": scores.len(), "out": to, "scores": scores }));
+    Ok(())
 }
 
 /// One line a pair, in the order of the table.
-fn table(dataset: &Dataset, scores: &[f32]) -> String {
-    let t = dataset.table();
+fn table(t: &PairTable, scores: &[f32]) -> String {
     let mut text = String::from("enh_chrom\tenh_start\tenh_end\tprom_chrom\tprom_start\tprom_end\tcell_line\tscore\n");
     for (row, score) in scores.iter().enumerate() {
         for side in [Side::Enhancer, Side::Promoter] {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Output;
+use super::trees;
 use crate::config;
 use crate::models::{LayerSummary, Model, Network};
 use crate::nn::Spec;
@@ -15,10 +16,10 @@ use crate::train::RunFolder;
 #[command(after_help = "Example: epi-engine summary epsat")]
 pub struct Args {
     /// A preset, a TOML file, or a run folder
-    model: String,
+    pub(super) model: String,
     /// Override a configuration value, e.g. --set model.hidden=50
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
+    pub(super) settings: Vec<String>,
     /// Enhancer window in bases
     #[arg(long, default_value_t = 3000)]
     enhancer_length: usize,
@@ -39,6 +40,9 @@ struct Summary {
 
 pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let path = Path::new(&args.model);
+    if trees::is_run(path.is_dir().then_some(path), &args.model)? {
+        return trees::summary(args, out);
+    }
     let config = if path.is_dir() {
         let file = RunFolder::open(path)?.file("config.toml");
         config::load(&file.to_string_lossy(), &args.settings)?
@@ -78,7 +82,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn thousands(n: usize) -> String {
+pub(super) fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|c| std::str::from_utf8(c).expect("digits")).collect();
     groups.join(",")

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Output;
+use super::trees;
 use super::watch::{Watch, catch_interrupts};
 use crate::backend::{Device, device};
 use crate::config::{self, Config};
@@ -17,44 +18,55 @@ use crate::train::{Fold, Outcome, RunFolder, session};
   epi-engine train                                   the demonstration: EPSAT on bundled real pairs
   epi-engine train --preset epsat --data my.epi --split chromosome --fold 0/5 --out runs/fold0
   epi-engine train --set train.lr=0.0005 --set data.balance=oversample
+  epi-engine train --preset target-finder --features training.csv.gz
   epi-engine train --resume runs/fold0               go on where it stopped, bit for bit")]
 pub struct Args {
     /// Preset by name, or a TOML file
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "demo")]
-    preset: String,
+    pub(super) preset: String,
     /// Data set made by `epi-engine prepare` (default: the bundled real pairs)
     #[arg(long, value_name = "X.epi")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
+    /// Table of genomic features for `target-finder`: TargetFinder's training.csv.gz, or a table in its form
+    #[arg(long, value_name = "FILE.csv.gz")]
+    pub(super) features: Option<PathBuf>,
     /// Evaluation protocol: chromosome, column:NAME, component, cross-cell, promoter, enhancer, random, paper-text, paper-code
     #[arg(long, value_name = "KIND")]
-    split: Option<String>,
+    pub(super) split: Option<String>,
     /// Fold I of K is tested, the next one validates; `all` trains K models and pools their test scores
     #[arg(long, value_name = "I/K|all")]
-    fold: Option<String>,
+    pub(super) fold: Option<String>,
     /// auto, cpu, cuda[:N], emulator or reference
     #[arg(long)]
-    device: Option<String>,
+    pub(super) device: Option<String>,
     /// f32 or bf16
     #[arg(long)]
-    precision: Option<String>,
+    pub(super) precision: Option<String>,
     /// Run folder (default: runs/PRESET-N with the first free N)
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Override a configuration value, e.g. --set train.lr=0.0005
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
+    pub(super) settings: Vec<String>,
     /// Print the resolved configuration as TOML and stop
     #[arg(long)]
-    print_config: bool,
+    pub(super) print_config: bool,
     /// Go on with the run in DIR
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "data", "split", "fold", "out", "settings", "precision"])]
-    resume: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "data", "features", "split", "fold", "out", "settings", "precision"])]
+    pub(super) resume: Option<PathBuf>,
 }
 
 /// `--fold all` is remembered in the run folder's name space: one folder a fold.
 const FOLD: &str = "fold-";
 
 pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
+    if trees::is_run(args.resume.as_deref(), &args.preset)? {
+        return trees::train(args, out);
+    }
+    if args.features.is_some() {
+        let message = "only `--preset target-finder` learns from measurements; networks read DNA (--data)";
+        return Err(Error::config("--features", message).into());
+    }
     let (mut config, folder) = match &args.resume {
         Some(dir) => {
             let folder = RunFolder::open(dir)?;
@@ -211,18 +223,23 @@ fn settings(args: &Args) -> Result<Vec<String>> {
         settings.extend(["split.test=[]".to_string(), "split.validation=[]".to_string()]);
     }
     if let Some(fold) = args.fold.as_deref().filter(|f| *f != "all") {
-        let parsed = fold.split_once('/').and_then(|(i, k)| Some((i.parse::<u32>().ok()?, k.parse::<u32>().ok()?)));
-        let (i, k) = parsed.ok_or_else(|| {
-            Error::config("--fold", format!("`{fold}`: expected I/K with I counted from 0 (e.g. 0/5), or all"))
-        })?;
-        settings.extend([format!("split.fold={i}"), format!("split.folds={k}")]);
+        settings.extend(fold_settings(fold)?);
     }
     settings.extend(args.settings.iter().cloned());
     Ok(settings)
 }
 
+/// What `--fold I/K` stands for.
+pub(super) fn fold_settings(fold: &str) -> Result<[String; 2]> {
+    let parsed = fold.split_once('/').and_then(|(i, k)| Some((i.parse::<u32>().ok()?, k.parse::<u32>().ok()?)));
+    let (i, k) = parsed.ok_or_else(|| {
+        Error::config("--fold", format!("`{fold}`: expected I/K with I counted from 0 (e.g. 0/5), or all"))
+    })?;
+    Ok([format!("split.fold={i}"), format!("split.folds={k}")])
+}
+
 /// `runs/PRESET-N` with the first N that is free.
-fn free_folder(preset: &str) -> PathBuf {
+pub(super) fn free_folder(preset: &str) -> PathBuf {
     let stem = Path::new(preset).file_stem().map_or("run".into(), |s| s.to_string_lossy());
     (1..).map(|n| PathBuf::from(format!("runs/{stem}-{n}"))).find(|p| !p.exists()).expect("some number is free")
 }

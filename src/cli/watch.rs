@@ -25,6 +25,11 @@ pub fn catch_interrupts() {
     });
 }
 
+/// Whether someone asked to stop.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Bars on a terminal; lines of evaluations on stderr and in `log.txt` everywhere.
 pub struct Watch<'a> {
     out: &'a Output,
@@ -85,6 +90,6 @@ impl Observer for Watch<'_> {
         }
     }
     fn interrupted(&self) -> bool {
-        INTERRUPTED.load(Ordering::SeqCst)
+        interrupted()
     }
 }

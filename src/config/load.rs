@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::Config;
+use serde::de::DeserializeOwned;
+
+use super::boosted::NAME;
+use super::{BoostedConfig, Config};
 use crate::error::{Error, Result};
 
 /// The presets compiled into the program: name and TOML.
@@ -11,6 +14,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("epsat", include_str!("../../presets/epsat.toml")),
     ("epsat-paper", include_str!("../../presets/epsat-paper.toml")),
     ("planted", include_str!("../../presets/planted.toml")),
+    ("target-finder", include_str!("../../presets/target-finder.toml")),
 ];
 
 /// The text of a preset; the error lists those there are.
@@ -21,36 +25,64 @@ pub fn preset(name: &str) -> Result<&'static str> {
     })
 }
 
-/// Reads a preset (by name) or a TOML file (by path), applies `key=value` settings in order, and validates.
-pub fn load(name_or_path: &str, settings: &[String]) -> Result<Config> {
+fn text(name_or_path: &str) -> Result<String> {
     let path = Path::new(name_or_path);
-    let text = if name_or_path.ends_with(".toml") || path.is_file() {
-        std::fs::read_to_string(path).map_err(Error::io(path))?
-    } else {
-        preset(name_or_path)?.to_string()
-    };
-    parse(&text, path, settings)
+    if name_or_path.ends_with(".toml") || path.is_file() {
+        return std::fs::read_to_string(path).map_err(Error::io(path));
+    }
+    preset(name_or_path).map(str::to_string)
 }
 
-fn parse(text: &str, path: &Path, settings: &[String]) -> Result<Config> {
+/// Reads a preset (by name) or a TOML file (by path), applies `key=value` settings in order, and validates.
+///
+/// # Errors
+/// Also for a configuration of trees, which [`load_boosted`] reads.
+pub fn load(name_or_path: &str, settings: &[String]) -> Result<Config> {
+    let text = text(name_or_path)?;
+    if names_trees(&text) {
+        let message = format!(
+            "`{NAME}` is boosted trees on genomic features, no network: use it with train, evaluate, predict, summary and compare"
+        );
+        return Err(Error::config("model.name", message));
+    }
+    let config: Config = parse(&text, Path::new(name_or_path), settings)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// As [`load`], for a configuration of boosted trees.
+pub fn load_boosted(name_or_path: &str, settings: &[String]) -> Result<BoostedConfig> {
+    let config: BoostedConfig = parse(&text(name_or_path)?, Path::new(name_or_path), settings)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// Whether a preset or file configures boosted trees instead of a network.
+pub fn is_boosted(name_or_path: &str) -> Result<bool> {
+    Ok(names_trees(&text(name_or_path)?))
+}
+
+fn names_trees(text: &str) -> bool {
+    let table = text.parse::<toml::Table>().ok();
+    table.is_some_and(|t| t.get("model").and_then(|m| m.get("name")).and_then(toml::Value::as_str) == Some(NAME))
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path, settings: &[String]) -> Result<T> {
     let invalid = |e: toml::de::Error| {
         let line = e.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() as u64 + 1);
         Error::input(path, line, e.message().to_string())
     };
     let mut table: toml::Table = text.parse().map_err(invalid)?;
     // Without settings the text itself is parsed, so that errors carry its line.
-    let config: Config = if settings.is_empty() {
-        toml::from_str(text).map_err(invalid)?
-    } else {
-        for setting in settings {
-            apply(&mut table, setting)?;
-        }
-        toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
-            Error::config(format!("--set {}", settings.join(" --set ")), e.message().to_string())
-        })?
-    };
-    config.validate()?;
-    Ok(config)
+    if settings.is_empty() {
+        return toml::from_str(text).map_err(invalid);
+    }
+    for setting in settings {
+        apply(&mut table, setting)?;
+    }
+    toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
+        Error::config(format!("--set {}", settings.join(" --set ")), e.message().to_string())
+    })
 }
 
 fn apply(table: &mut toml::Table, setting: &str) -> Result<()> {
@@ -82,7 +114,14 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        for (name, _) in PRESETS {
+        let (trees, networks): (Vec<_>, Vec<_>) = PRESETS.iter().partition(|(name, _)| is_boosted(name).unwrap());
+        for (name, _) in trees {
+            let config = load_boosted(name, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let again: BoostedConfig = toml::from_str(&config.to_toml()).unwrap();
+            assert_eq!(again, config, "{name} does not survive --print-config");
+            assert!(load(name, &[]).unwrap_err().to_string().contains("no network"));
+        }
+        for (name, _) in networks {
             let config = load(name, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
             let again: Config = toml::from_str(&config.to_toml()).unwrap();
             assert_eq!(again, config, "{name} does not survive --print-config");
@@ -100,8 +139,9 @@ mod tests {
 
     #[test]
     fn errors_in_a_file_name_its_line() {
-        let error =
-            parse("[model]\nname = \"epsat\"\nkernls = 3\n", Path::new("my.toml"), &[]).unwrap_err().to_string();
+        let error = parse::<Config>("[model]\nname = \"epsat\"\nkernls = 3\n", Path::new("my.toml"), &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("my.toml") && error.contains("kernls"), "{error}");
     }
 }

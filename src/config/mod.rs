@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors. A leaf: it knows names and numbers, not what is done with them.
 
+mod boosted;
 mod data;
 mod load;
 mod model;
@@ -9,8 +10,9 @@ mod phase;
 mod split;
 mod train;
 
+pub use boosted::{BoostedConfig, BoostedTrainConfig, FeaturesConfig, FeaturesTried, Regions, TargetFinderConfig};
 pub use data::{Balance, DataConfig};
-pub use load::{PRESETS, load, preset};
+pub use load::{PRESETS, is_boosted, load, load_boosted, preset};
 pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
 pub use phase::{Objective, Phase, PhaseConfig};
 pub use split::SplitConfig;

@@ -1,6 +1,7 @@
 //! Tests of the whole program: command line, training, resume, layering.
 
 mod audit;
+mod boosting;
 mod cli;
 mod data_cli;
 mod data_dataset;

@@ -1,7 +1,7 @@
 //! Pairs as published: TargetFinder's CSV, BEDPE, and tables with a header, plain or compressed.
 
-mod columns;
-mod rows;
+pub(crate) mod columns;
+pub(crate) mod rows;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

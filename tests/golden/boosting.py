@@ -1,0 +1,83 @@
+"""Writes boosting.json: the trees, leaves and staged scores of scikit-learn's gradient boosting. Needs numpy and
+scikit-learn 1.9, whose one criterion ("squared_error") orders the splits of a node as "friedman_mse" did.
+
+scikit-learn draws features, and so breaks ties between them, by its own generator: a case is kept only when ten seeds give
+the same ensemble, so that there are no ties to break."""
+
+import json
+import pathlib
+
+import numpy as np
+from sklearn.ensemble import GradientBoostingClassifier
+
+
+def trees(model):
+    return [
+        {
+            "feature": t.feature.tolist(),
+            "right": [int(r) - i if r >= 0 else 0 for i, r in enumerate(t.children_right)],
+            "value": [v if f < 0 else s for f, s, v in zip(t.feature.tolist(), t.threshold.tolist(), t.value.ravel().tolist())],
+        }
+        for t in (e.tree_ for e in model.estimators_.ravel())
+    ]
+
+
+def case(name, columns, labels, **growth):
+    x = np.array(columns, dtype=np.float32).T
+    fit = lambda seed: GradientBoostingClassifier(random_state=seed, **growth).fit(x, labels)
+    model = fit(0)
+    structure = lambda m: [(t["feature"], t["right"]) for t in trees(m)]
+    if any(structure(fit(seed)) != structure(model) for seed in range(1, 10)):
+        return None
+    return {
+        "name": name,
+        "columns": [[float(v) for v in c] for c in columns],
+        "labels": [int(y) for y in labels],
+        "growth": {"trees": growth["n_estimators"], "depth": growth["max_depth"], "learning_rate": growth["learning_rate"]},
+        "prior": float(np.log(np.mean(labels) / (1 - np.mean(labels)))),
+        "trees": trees(model),
+        "staged": [s.ravel().tolist() for s in model.staged_decision_function(x[:5])],
+        "probability": model.predict_proba(x)[:, 1].tolist(),
+        "importances": model.feature_importances_.tolist(),
+    }
+
+
+def first(name, make, **growth):
+    """The first of many draws without ties."""
+    for seed in range(1000):
+        found = case(name, *make(np.random.RandomState(seed)), **growth)
+        if found:
+            return found
+    raise SystemExit(f"{name}: every draw has ties")
+
+
+def distinct(features, n, rate):
+    def make(rng):
+        columns = [np.round((rng.permutation(n) + 0.5) / n * 10 - 5, 3) for _ in range(features)]
+        odds = columns[0] * 0.4 + (columns[1] if features > 1 else 0) * 0.3 + rng.randn(n)
+        return columns, (odds > np.quantile(odds, 1 - rate)).astype(int)
+
+    return make
+
+
+def sparse(n):
+    """Measurements as peaks give them: mostly 0, equal values, a constant column, values that are one to a split."""
+
+    def make(rng):
+        columns = [np.round(rng.rand(n) * (rng.rand(n) < share), 2) for share in (0.7, 0.4)]
+        columns += [np.full(n, 2.5), np.where(rng.rand(n) < 0.5, 0.0, 5e-8)]
+        odds = columns[0] * 2 - columns[1] + 0.5 * rng.randn(n)
+        return columns, (odds > np.quantile(odds, 0.7)).astype(int)
+
+    return make
+
+
+cases = [
+    first("one feature, deep", distinct(1, 120, 0.4), n_estimators=12, max_depth=5, learning_rate=0.1),
+    first("four features", distinct(4, 250, 0.5), n_estimators=8, max_depth=3, learning_rate=0.1),
+    first("rare positives, fast", distinct(3, 300, 0.08), n_estimators=6, max_depth=2, learning_rate=0.7),
+    first("peaks", sparse(200), n_estimators=10, max_depth=3, learning_rate=0.3),
+    first("stumps", distinct(2, 40, 0.5), n_estimators=20, max_depth=1, learning_rate=0.5),
+]
+out = pathlib.Path(__file__).with_suffix(".json")
+out.write_text("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
