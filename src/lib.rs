@@ -1,6 +1,6 @@
 //! `epi-engine` learns from DNA sequence which enhancers interact with which promoters.
 //!
-//! Rooms, from caller to called: [`cli`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`], [`backend`], and below
+//! Rooms, from caller to called: [`cli`], [`explain`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`], [`backend`], and below
 //! them the kernels; [`data`] feeds training and evaluation; [`error`], [`rng`], [`config`] and [`metrics`] are leaves.
 //! `docs/architecture.md` draws the house; `tests/system/layering.rs` holds the arrows to it.
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod metrics;
 pub mod models;
 pub mod nn;

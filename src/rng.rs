@@ -21,6 +21,8 @@ pub mod stream {
     pub const SYNTH: u32 = 0x2000_0004;
     /// Negatives drawn for tables that hold none.
     pub const NEGATIVES: u32 = 0x2000_0006;
+    /// Backgrounds of explanations.
+    pub const EXPLAIN: u32 = 0x2000_0007;
     /// Sampling of latent variables.
     pub const LATENT: u32 = 0x2000_0005;
 }

@@ -1,6 +1,6 @@
 //! EPSAT: one-hot convolution per branch, bidirectional LSTM over the joined positions, multi-head self-attention.
 
-use super::{DeviceBatch, LayerSummary, Model, Output, SideInput, too_short};
+use super::{Changed, DeviceBatch, Kept, LayerSummary, Model, Output, SideInput, too_short};
 use crate::autograd::ops::{
     DnaAffineVars, LstmVars, attention, bilstm, class_loss, concat_length, dna_conv, dropout, linear, position_sum,
     readout_norm, soft_dna_conv, swap_leading,
@@ -66,8 +66,21 @@ impl Epsat {
         }
         if over_batch { swap_leading(tape, &x) } else { Ok(x) }
     }
+    /// Channels of a joined position.
+    pub(super) fn channels(&self) -> usize {
+        self.config.kernels
+    }
+    /// LSTM layers.
+    pub(super) fn layer_count(&self) -> usize {
+        self.config.layers
+    }
     /// Queries, keys and values of all heads, `[B,T,2H]` → `[B,T,3*heads*D]`.
-    fn qkv<B: Backend>(&self, tape: &mut Tape<B>, parameters: &Bound<'_, B>, hidden: &Var<B>) -> Result<Var<B>> {
+    pub(super) fn qkv<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        hidden: &Var<B>,
+    ) -> Result<Var<B>> {
         let c = &self.config;
         let qkv_size = 3 * c.heads * c.head_size;
         let weight = parameters.fused(tape, "Q.0.weight", &[qkv_size, 2 * c.hidden])?;
@@ -77,7 +90,7 @@ impl Epsat {
         Ok(qkv)
     }
     /// Attention, readout and loss.
-    fn from_qkv<B: Backend>(
+    pub(super) fn from_qkv<B: Backend>(
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
@@ -294,6 +307,28 @@ impl Model for Epsat {
         let hidden = dropout(tape, &hidden, self.config.dropout_lstm, DROPOUT_LSTM)?;
         let qkv = self.qkv(tape, parameters, &hidden)?;
         self.from_qkv(tape, parameters, &qkv, labels, weights)
+    }
+
+    fn keep<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        self.scores_samples_alone().then(|| self.keep_states(tape, parameters, positions)).transpose()
+    }
+
+    fn from_changed<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        kept: &Kept,
+        changed: &Changed,
+        margin: usize,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        self.rerun(tape, parameters, kept, changed, margin, labels, weights)
     }
 
     fn attention(&self) -> Option<Attention> {

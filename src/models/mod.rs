@@ -1,7 +1,9 @@
 //! The networks: which layers, in which order, with which names.
 
+mod changed;
 mod epsat;
 
+pub use changed::{Changed, Kept};
 pub use epsat::Epsat;
 
 use crate::autograd::{Tape, Var};
@@ -148,6 +150,31 @@ pub trait Model {
     ) -> Result<Output<B>> {
         Err(not_offered(self.name(), "from_positions"))
     }
+    /// Runs the unchanged sample with joined positions `[T,C]` once, for [`Model::from_changed`]; `None` where copies share
+    /// nothing behind their positions.
+    fn keep<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        Ok(None)
+    }
+    /// [`Model::from_positions`] of copies that differ from the kept sample in a few positions: recurrent layers run over
+    /// these and `margin` positions on each side, a layer at a time; beyond, the kept values stand. Exact once the margin
+    /// covers all positions; otherwise the error is what the recurrence remembers over `margin` positions.
+    fn from_changed<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _kept: &Kept,
+        _changed: &Changed,
+        _margin: usize,
+        _labels: &Tensor<B>,
+        _weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        Err(not_offered(self.name(), "from_changed"))
+    }
     /// The self-attention over positions, for networks that name its input `qkv` on the tape.
     fn attention(&self) -> Option<Attention> {
         None
@@ -240,6 +267,26 @@ impl Model for Network {
         weights: &Tensor<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.from_positions(tape, parameters, positions, labels, weights))
+    }
+    fn keep<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        each!(self, m => m.keep(tape, parameters, positions))
+    }
+    fn from_changed<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        kept: &Kept,
+        changed: &Changed,
+        margin: usize,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        each!(self, m => m.from_changed(tape, parameters, kept, changed, margin, labels, weights))
     }
     fn attention(&self) -> Option<Attention> {
         each!(self, m => m.attention())

@@ -57,9 +57,8 @@ fn soft<B: Backend>(
     seed: &[f64],
 ) -> Result<(Vec<f64>, [Vec<f64>; 2])> {
     let mut tape = Tape::evaluation_with_gradients(b, &b.new_step()?);
-    let mut leaf = |side: usize| -> Result<Var<B>> {
-        Ok(tape.leaf(b.from_f64(&windows[side], &[BATCH, LENGTHS[side], 4])?))
-    };
+    let mut leaf =
+        |side: usize| -> Result<Var<B>> { Ok(tape.leaf(b.from_f64(&windows[side], &[BATCH, LENGTHS[side], 4])?)) };
     let leaves = [leaf(0)?, leaf(1)?];
     let batch = DeviceBatch::soft(b, leaves.clone())?;
     let output = network.forward(&mut tape, &parameters.constants(), &batch)?;
