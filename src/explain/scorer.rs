@@ -110,6 +110,10 @@ impl<'a, B: Backend> Scorer<'a, B> {
                            no score to explain; explain a run of the preset `epsat` instead";
             return Err(Error::config("RUN", message));
         }
+        Self::of_windows(backend, model, parameters, batch)
+    }
+    /// For what needs no score, only what the network reads in single windows: any network will do.
+    pub fn of_windows(backend: &'a B, model: &'a Network, parameters: &'a Parameters<B>, batch: usize) -> Result<Self> {
         let step = backend.new_step()?;
         backend.write_step(&step, &StepState::default())?;
         Ok(Scorer { backend, model, parameters, step, batch: batch.max(1) })

@@ -1,7 +1,11 @@
 //! `epi-engine explain`: what a trained model reads in the sequence, and what changing it does.
 
+mod attention;
 mod attributions;
+mod filters;
+mod interactions;
 mod mutate;
+mod variants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,12 +40,24 @@ enum Command {
     Attributions(attributions::Args),
     /// In-silico mutagenesis: every base, windows, deletions, motif knock-outs
     Mutate(mutate::Args),
+    /// Score every variant of a VCF in each pair whose windows hold it
+    Variants(variants::Args),
+    /// Convolution filters as motifs, and the known motifs that they resemble
+    Filters(filters::Args),
+    /// Attention maps of single pairs
+    Attention(attention::Args),
+    /// Filters that attend to each other in interacting pairs more than in a background
+    Interactions(interactions::Args),
 }
 
 pub fn run(args: &Args, out: &Output) -> Result<ExitCode> {
     match &args.command {
         Command::Attributions(args) => attributions::run(args, out)?,
         Command::Mutate(args) => mutate::run(args, out)?,
+        Command::Variants(args) => variants::run(args, out)?,
+        Command::Filters(args) => filters::run(args, out)?,
+        Command::Attention(args) => attention::run(args, out)?,
+        Command::Interactions(args) => interactions::run(args, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
