@@ -1,8 +1,8 @@
 //! `epi-engine` learns from DNA sequence which enhancers interact with which promoters.
 //!
 //! Rooms, from caller to called: [`cli`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`], [`backend`], and below
-//! them the kernels; [`boosting`] stands beside [`train`]; [`data`] feeds training and evaluation; [`error`], [`rng`],
-//! [`config`] and [`metrics`] are leaves.
+//! them the kernels; [`explain`] and [`boosting`] stand beside [`train`]; [`data`] feeds training and evaluation; [`error`],
+//! [`rng`], [`config`] and [`metrics`] are leaves.
 //! `docs/architecture.md` draws the house; `tests/system/layering.rs` holds the arrows to it.
 
 pub mod autograd;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod metrics;
 pub mod models;
 pub mod nn;

@@ -23,6 +23,8 @@ pub mod stream {
     pub const NEGATIVES: u32 = 0x2000_0006;
     /// Features that the splits of boosted trees draw.
     pub const TREES: u32 = 0x2000_0010;
+    /// Backgrounds of explanations.
+    pub const EXPLAIN: u32 = 0x2000_0007;
     /// Sampling of latent variables.
     pub const LATENT: u32 = 0x2000_0005;
 }

@@ -4,6 +4,7 @@ mod audit;
 pub mod bench;
 mod compare;
 mod evaluate;
+mod explain;
 pub mod export;
 mod info;
 pub mod inspect;
@@ -60,6 +61,8 @@ enum Command {
     Audit(audit::Args),
     /// Compare the test scores of two runs over the same pairs
     Compare(compare::Args),
+    /// What a trained model reads in the sequence, and what changing it does
+    Explain(explain::Args),
     /// Time training steps, kernels or the data path
     Bench(bench::Args),
     /// Version, processor, CUDA devices and kernels
@@ -87,6 +90,7 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),
         Command::Compare(args) => compare::run(args, &out),
+        Command::Explain(args) => explain::run(args, &out),
         Command::Bench(args) => bench::run(args, &out),
         Command::Info => info::run(&out),
     };

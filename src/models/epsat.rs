@@ -1,12 +1,12 @@
 //! EPSAT: one-hot convolution per branch, bidirectional LSTM over the joined positions, multi-head self-attention.
 
-use super::{DeviceBatch, LayerSummary, Model, Output, too_short, total_loss};
+use super::{Changed, DeviceBatch, Kept, LayerSummary, Model, Output, SideInput, too_short, total_loss};
 use crate::autograd::ops::{
     DnaAffineVars, LstmVars, attention, bilstm, class_loss, concat_length, dna_conv, dropout, linear, position_sum,
-    readout_norm, swap_leading,
+    readout_norm, soft_dna_conv, swap_leading,
 };
 use crate::autograd::{Tape, Var};
-use crate::backend::{Attention, Backend, ClassLoss, DnaConv, Gate, ReadoutNorm};
+use crate::backend::{Attention, Backend, ClassLoss, DnaConv, Gate, ReadoutNorm, Tensor};
 use crate::config::{EpsatConfig, LossKind, LstmAxis, NormKind};
 use crate::error::Result;
 use crate::nn::{Bound, Init, Spec};
@@ -48,27 +48,6 @@ impl Epsat {
     fn pooled(&self, lengths: [usize; 2]) -> [usize; 2] {
         lengths.map(|l| self.conv(false).pooled_length(l))
     }
-    fn branch<B: Backend>(
-        &self,
-        tape: &mut Tape<B>,
-        parameters: &Bound<'_, B>,
-        branch: usize,
-        dna: &B::Dna,
-    ) -> Result<Var<B>> {
-        let name = BRANCHES[branch];
-        let weight = parameters.var(tape, &format!("{name}_conv_layer.0.weight"))?;
-        let affine = DnaAffineVars::BatchNorm {
-            gamma: parameters.var(tape, &format!("{name}_conv_layer.1.weight"))?,
-            beta: parameters.var(tape, &format!("{name}_conv_layer.1.bias"))?,
-            running_mean: parameters.statistic(&format!("{name}_conv_layer.1.running_mean"))?,
-            running_var: parameters.statistic(&format!("{name}_conv_layer.1.running_var"))?,
-        };
-        let dropout = tape.dropout(self.config.dropout_conv, DROPOUT_CONV[branch]);
-        let spec = DnaConv { dropout, ..self.conv(tape.train()) };
-        let out = dna_conv(tape, dna, &weight, &affine, spec)?;
-        tape.name(["pool_enhancer", "pool_promoter"][branch], &out);
-        Ok(out)
-    }
     fn lstm<B: Backend>(&self, tape: &mut Tape<B>, parameters: &Bound<'_, B>, inp: Var<B>) -> Result<Var<B>> {
         let over_batch = self.config.lstm_axis == LstmAxis::Batch;
         let mut x = if over_batch { swap_leading(tape, &inp)? } else { inp };
@@ -86,6 +65,65 @@ impl Epsat {
             x = bilstm(tape, &x, &directions, Gate::Sigmoid)?;
         }
         if over_batch { swap_leading(tape, &x) } else { Ok(x) }
+    }
+    /// Channels of a joined position.
+    pub(super) fn channels(&self) -> usize {
+        self.config.kernels
+    }
+    /// LSTM layers.
+    pub(super) fn layer_count(&self) -> usize {
+        self.config.layers
+    }
+    /// Queries, keys and values of all heads, `[B,T,2H]` → `[B,T,3*heads*D]`.
+    pub(super) fn qkv<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        hidden: &Var<B>,
+    ) -> Result<Var<B>> {
+        let c = &self.config;
+        let qkv_size = 3 * c.heads * c.head_size;
+        let weight = parameters.fused(tape, "Q.0.weight", &[qkv_size, 2 * c.hidden])?;
+        let bias = parameters.fused(tape, "Q.0.bias", &[qkv_size])?;
+        let qkv = linear(tape, hidden, &weight, Some(&bias), false)?;
+        tape.name("qkv", &qkv);
+        Ok(qkv)
+    }
+    /// Attention, readout and loss.
+    pub(super) fn from_qkv<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        qkv: &Var<B>,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        let c = &self.config;
+        let weights_dropout = tape.dropout(c.dropout_attention, DROPOUT_ATTENTION);
+        let spec = Attention { heads: c.heads, head_size: c.head_size, relu: true, dropout: weights_dropout };
+        let attended = attention(tape, qkv, spec)?; // [B,T,heads*D]
+        tape.name("attention", &attended);
+        let weight = parameters.var(tape, "MultiHeadLinear.weight")?;
+        let bias = parameters.var(tape, "MultiHeadLinear.bias")?;
+        let mixed = linear(tape, &attended, &weight, Some(&bias), true)?;
+        let summed = position_sum(tape, &mixed)?; // [B,readout]
+        tape.name("readout_sum", &summed);
+        let mode = match c.readout_norm {
+            NormKind::Sample => ReadoutNorm::Sample,
+            NormKind::Batch => ReadoutNorm::Batch,
+        };
+        let readout = readout_norm(tape, &summed, mode)?;
+        tape.name("readout_norm", &readout);
+        let weight = parameters.var(tape, "fc3.weight")?;
+        let bias = parameters.var(tape, "fc3.bias")?;
+        let logits = linear(tape, &readout, &weight, Some(&bias), false)?; // [B,2]
+        let kind = match c.loss {
+            LossKind::CrossEntropy => ClassLoss::CrossEntropy,
+            LossKind::ExchangedCrossEntropy => ClassLoss::ExchangedCrossEntropy,
+        };
+        let (ce, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
+        let (loss, terms) = total_loss(tape, parameters, &[("ce", &ce, 1.0)])?;
+        Ok(Output { loss, logits, probabilities, terms })
     }
 }
 
@@ -213,42 +251,89 @@ impl Model for Epsat {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
-        let c = &self.config;
-        let enhancer = self.branch(tape, parameters, 0, &batch.enhancer)?;
-        let promoter = self.branch(tape, parameters, 1, &batch.promoter)?;
-        let positions = concat_length(tape, &[&enhancer, &promoter])?; // [B,T,kernels]
+        let pool = self.config.pool;
+        let mut branches = Vec::new();
+        for side in 0..2 {
+            let out = self.positions(tape, parameters, side, batch.input(side), pool)?;
+            tape.name(["pool_enhancer", "pool_promoter"][side], &out);
+            branches.push(out);
+        }
+        let positions = concat_length(tape, &[&branches[0], &branches[1]])?; // [B,T,kernels]
+        self.from_positions(tape, parameters, positions, &batch.labels, &batch.weights)
+    }
+
+    fn soft_windows(&self) -> bool {
+        true
+    }
+
+    fn first_convolution(&self) -> Option<DnaConv> {
+        Some(self.conv(false))
+    }
+
+    fn positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        side: usize,
+        input: SideInput<'_, B>,
+        pool: usize,
+    ) -> Result<Var<B>> {
+        let name = BRANCHES[side];
+        let weight = parameters.var(tape, &format!("{name}_conv_layer.0.weight"))?;
+        let affine = DnaAffineVars::BatchNorm {
+            gamma: parameters.var(tape, &format!("{name}_conv_layer.1.weight"))?,
+            beta: parameters.var(tape, &format!("{name}_conv_layer.1.bias"))?,
+            running_mean: parameters.statistic(&format!("{name}_conv_layer.1.running_mean"))?,
+            running_var: parameters.statistic(&format!("{name}_conv_layer.1.running_var"))?,
+        };
+        let dropout = tape.dropout(self.config.dropout_conv, DROPOUT_CONV[side]);
+        let spec = DnaConv { dropout, pool, ..self.conv(tape.train()) };
+        match input {
+            SideInput::Dna(dna) => dna_conv(tape, dna, &weight, &affine, spec),
+            SideInput::Soft(soft) => soft_dna_conv(tape, soft, &weight, &affine, spec),
+        }
+    }
+
+    fn from_positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: Var<B>,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
         let hidden = self.lstm(tape, parameters, positions)?; // [B,T,2H]
         tape.name("lstm", &hidden);
-        let hidden = dropout(tape, &hidden, c.dropout_lstm, DROPOUT_LSTM)?;
-        let qkv_size = 3 * c.heads * c.head_size;
-        let weight = parameters.fused(tape, "Q.0.weight", &[qkv_size, 2 * c.hidden])?;
-        let bias = parameters.fused(tape, "Q.0.bias", &[qkv_size])?;
-        let qkv = linear(tape, &hidden, &weight, Some(&bias), false)?;
-        let weights_dropout = tape.dropout(c.dropout_attention, DROPOUT_ATTENTION);
-        let spec = Attention { heads: c.heads, head_size: c.head_size, relu: true, dropout: weights_dropout };
-        let attended = attention(tape, &qkv, spec)?; // [B,T,heads*D]
-        tape.name("attention", &attended);
-        let weight = parameters.var(tape, "MultiHeadLinear.weight")?;
-        let bias = parameters.var(tape, "MultiHeadLinear.bias")?;
-        let mixed = linear(tape, &attended, &weight, Some(&bias), true)?;
-        let summed = position_sum(tape, &mixed)?; // [B,readout]
-        tape.name("readout_sum", &summed);
-        let mode = match c.readout_norm {
-            NormKind::Sample => ReadoutNorm::Sample,
-            NormKind::Batch => ReadoutNorm::Batch,
-        };
-        let readout = readout_norm(tape, &summed, mode)?;
-        tape.name("readout_norm", &readout);
-        let weight = parameters.var(tape, "fc3.weight")?;
-        let bias = parameters.var(tape, "fc3.bias")?;
-        let logits = linear(tape, &readout, &weight, Some(&bias), false)?; // [B,2]
-        let kind = match c.loss {
-            LossKind::CrossEntropy => ClassLoss::CrossEntropy,
-            LossKind::ExchangedCrossEntropy => ClassLoss::ExchangedCrossEntropy,
-        };
-        let (ce, probabilities) = class_loss(tape, &logits, &batch.labels, &batch.weights, kind)?;
-        let (loss, terms) = total_loss(tape, parameters, &[("ce", &ce, 1.0)])?;
-        Ok(Output { loss, logits, probabilities, terms })
+        let hidden = dropout(tape, &hidden, self.config.dropout_lstm, DROPOUT_LSTM)?;
+        let qkv = self.qkv(tape, parameters, &hidden)?;
+        self.from_qkv(tape, parameters, &qkv, labels, weights)
+    }
+
+    fn keep<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        self.scores_samples_alone().then(|| self.keep_states(tape, parameters, positions)).transpose()
+    }
+
+    fn from_changed<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        kept: &Kept,
+        changed: &Changed,
+        margin: usize,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        self.rerun(tape, parameters, kept, changed, margin, labels, weights)
+    }
+
+    fn attention(&self) -> Option<Attention> {
+        let c = &self.config;
+        Some(Attention { heads: c.heads, head_size: c.head_size, relu: true, dropout: None })
     }
 
     fn part<'a>(&self, tensor: &'a str) -> &'a str {

@@ -1,12 +1,14 @@
 //! The networks: which layers, in which order, with which names.
 
+mod changed;
 mod epsat;
 
+pub use changed::{Changed, Kept};
 pub use epsat::Epsat;
 
 use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
-use crate::backend::{Backend, DnaBatch, Tensor};
+use crate::backend::{Attention, Backend, DnaBatch, DnaConv, Tensor};
 use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::nn::{Bound, Spec};
@@ -21,6 +23,15 @@ pub struct DeviceBatch<B: Backend> {
     pub weights: Tensor<B>,
     /// Number of samples.
     pub len: usize,
+    /// Windows as `[B,L,4]` floats in the order A, C, G, T, enhancer first: read instead of the DNA (evaluation mode only).
+    pub soft: Option<[Var<B>; 2]>,
+}
+
+/// The windows of one side, as a network takes them.
+pub enum SideInput<'a, B: Backend> {
+    Dna(&'a B::Dna),
+    /// `[B,L,4]`; exact one-hot input gives what DNA gives.
+    Soft(&'a Var<B>),
 }
 
 impl<B: Backend> DeviceBatch<B> {
@@ -39,7 +50,24 @@ impl<B: Backend> DeviceBatch<B> {
             labels: backend.from_f32(labels, &[len])?,
             weights: backend.from_f32(weights, &[len])?,
             len,
+            soft: None,
         })
+    }
+    /// A batch of soft windows `[B,L,4]` without labels.
+    pub fn soft(backend: &B, windows: [Var<B>; 2]) -> Result<Self> {
+        let [len, enhancer, _] = windows[0].value().dims("soft windows")?;
+        let [_, promoter, _] = windows[1].value().dims("soft windows")?;
+        let [labels, weights] = [vec![0.0; len], vec![1.0; len]];
+        let unknown = [enhancer, promoter].map(|length| DnaBatch::new(len, length));
+        let batch = Self::upload(backend, &unknown[0], &unknown[1], &labels, &weights)?;
+        Ok(DeviceBatch { soft: Some(windows), ..batch })
+    }
+    /// The enhancers (side 0) or the promoters (side 1).
+    pub fn input(&self, side: usize) -> SideInput<'_, B> {
+        match &self.soft {
+            Some(soft) => SideInput::Soft(&soft[side]),
+            None => SideInput::Dna([&self.enhancer, &self.promoter][side]),
+        }
     }
 }
 
@@ -114,6 +142,70 @@ pub trait Model {
     fn scores_samples_alone(&self) -> bool {
         true
     }
+    /// Whether [`Model::forward`] reads [`DeviceBatch::soft`].
+    fn soft_windows(&self) -> bool {
+        false
+    }
+    /// The convolution that reads DNA, for networks that offer [`Model::positions`] and [`Model::from_positions`].
+    fn first_convolution(&self) -> Option<DnaConv> {
+        None
+    }
+    /// What [`Model::first_convolution`] makes of the windows of one side (0 enhancer, 1 promoter) when it pools by `pool`:
+    /// `[B,P,C]`. With `pool = 1`, the activation of every filter at every base.
+    fn positions<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _side: usize,
+        _input: SideInput<'_, B>,
+        _pool: usize,
+    ) -> Result<Var<B>> {
+        Err(not_offered(self.name(), "positions"))
+    }
+    /// The rest of the network behind the joined positions of both sides `[B,T,C]`, enhancer first.
+    fn from_positions<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _positions: Var<B>,
+        _labels: &Tensor<B>,
+        _weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        Err(not_offered(self.name(), "from_positions"))
+    }
+    /// Runs the unchanged sample with joined positions `[T,C]` once, for [`Model::from_changed`]; `None` where copies share
+    /// nothing behind their positions.
+    fn keep<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        Ok(None)
+    }
+    /// [`Model::from_positions`] of copies that differ from the kept sample in a few positions: recurrent layers run over
+    /// these and `margin` positions on each side, a layer at a time; beyond, the kept values stand. Exact once the margin
+    /// covers all positions; otherwise the error is what the recurrence remembers over `margin` positions.
+    fn from_changed<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _kept: &Kept,
+        _changed: &Changed,
+        _margin: usize,
+        _labels: &Tensor<B>,
+        _weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        Err(not_offered(self.name(), "from_changed"))
+    }
+    /// The self-attention over positions, for networks that name its input `qkv` on the tape.
+    fn attention(&self) -> Option<Attention> {
+        None
+    }
+}
+
+fn not_offered(model: &str, op: &'static str) -> Error {
+    Error::Unsupported { op, message: format!("{model} has no such half") }
 }
 
 /// Any of the networks, chosen by configuration.
@@ -175,6 +267,55 @@ impl Model for Network {
     }
     fn scores_samples_alone(&self) -> bool {
         each!(self, m => m.scores_samples_alone())
+    }
+    fn soft_windows(&self) -> bool {
+        each!(self, m => m.soft_windows())
+    }
+    fn first_convolution(&self) -> Option<DnaConv> {
+        each!(self, m => m.first_convolution())
+    }
+    fn positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        side: usize,
+        input: SideInput<'_, B>,
+        pool: usize,
+    ) -> Result<Var<B>> {
+        each!(self, m => m.positions(tape, parameters, side, input, pool))
+    }
+    fn from_positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: Var<B>,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        each!(self, m => m.from_positions(tape, parameters, positions, labels, weights))
+    }
+    fn keep<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: &[f32],
+    ) -> Result<Option<Kept>> {
+        each!(self, m => m.keep(tape, parameters, positions))
+    }
+    fn from_changed<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        kept: &Kept,
+        changed: &Changed,
+        margin: usize,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        each!(self, m => m.from_changed(tape, parameters, kept, changed, margin, labels, weights))
+    }
+    fn attention(&self) -> Option<Attention> {
+        each!(self, m => m.attention())
     }
 }
 

@@ -15,4 +15,5 @@ mod loss;
 mod lstm;
 mod pool;
 mod readout;
+mod soft;
 mod variants;

@@ -1,6 +1,7 @@
+use super::{batch_norm, conv1d, max_pool, relu};
 use crate::autograd::{Backward, Inputs, Tape, Var};
-use crate::backend::{Backend, DnaAffine, DnaConv, DnaConvGrads, Tensor};
-use crate::error::Result;
+use crate::backend::{Backend, BatchNorm, Conv1d, DnaAffine, DnaConv, DnaConvGrads, Tensor};
+use crate::error::{Error, Result};
 
 /// What follows the convolution, as variables; see [`DnaAffine`].
 #[derive(Clone)]
@@ -36,6 +37,32 @@ pub fn dna_conv<B: Backend>(
     let step = tape.step().clone();
     let (dna, weight, affine) = (dna.clone(), weight.value().clone(), affine.clone());
     Ok(tape.record(out, &inputs, || DnaConvBackward { dna, weight, affine, spec, saved, step }))
+}
+
+/// [`dna_conv`] of windows of floats `[B,L,4]` → `[B,P,C]`, differentiable with respect to them; evaluation mode only.
+/// At exact one-hot input it gives what [`dna_conv`] gives.
+pub fn soft_dna_conv<B: Backend>(
+    tape: &mut Tape<B>,
+    inp: &Var<B>,
+    weight: &Var<B>,
+    affine: &DnaAffineVars<B>,
+    spec: DnaConv,
+) -> Result<Var<B>> {
+    if spec.train {
+        let message = "soft windows are read in evaluation mode only".into();
+        return Err(Error::Unsupported { op: "soft_dna_conv", message });
+    }
+    let plain = Conv1d { stride: 1, padding: 0 };
+    let out = match affine {
+        DnaAffineVars::BatchNorm { gamma, beta, running_mean, running_var } => {
+            let out = conv1d(tape, inp, weight, None, plain)?;
+            let norm = BatchNorm { train: false, eps: spec.eps, momentum: spec.momentum };
+            batch_norm(tape, &out, gamma, beta, [running_mean, running_var], norm)?
+        }
+        DnaAffineVars::Bias(bias) => conv1d(tape, inp, weight, Some(bias), plain)?,
+    };
+    let out = relu(tape, &out)?;
+    max_pool(tape, &out, spec.pool)
 }
 
 struct DnaConvBackward<B: Backend> {

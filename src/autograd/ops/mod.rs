@@ -18,7 +18,7 @@ pub use attention::attention;
 pub use batch_norm::batch_norm;
 pub use class_loss::class_loss;
 pub use conv1d::conv1d;
-pub use dna_conv::{DnaAffineVars, dna_conv};
+pub use dna_conv::{DnaAffineVars, dna_conv, soft_dna_conv};
 pub use elementwise::{dropout, relu};
 pub use layout::{concat_length, swap_leading};
 pub use linear::linear;

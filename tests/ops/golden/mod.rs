@@ -1,5 +1,6 @@
 //! Fixtures made with PyTorch in f64. `EPI_ORACLE=DIR` runs the same tests on another directory of that format.
 
+mod explain;
 mod fixture;
 mod judge;
 mod layers;

@@ -1,0 +1,78 @@
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::RunArgs;
+use crate::cli::Output;
+use crate::cli::watch::{Watch, catch_interrupts};
+use crate::data::Genome;
+use crate::error::Error;
+use crate::explain::Scorer;
+use crate::explain::variants::{Sources, score_variants};
+use crate::explain::vcf::Vcf;
+use crate::on_device;
+use crate::train::Observer;
+use crate::train::session::{Part, Trained};
+
+/// Score every variant of a VCF in each pair whose windows hold it
+///
+/// Writes variants.tsv (a line an allele and pair: both scores and their difference) and variants.vcf, the file with
+/// EPI_PAIRS, EPI_CHANGE and EPI_ROW in INFO. Each variant is put into the reference sequence alone.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  epi-engine explain variants runs/fold0 --vcf my.vcf.gz
+  epi-engine explain variants runs/fold0 --vcf my.vcf.gz --genome hg19.2bit --part all")]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Variants: VCF, plain, gzip or bgzip
+    #[arg(long, value_name = "V.vcf[.gz]")]
+    vcf: PathBuf,
+    /// Genome (.2bit or FASTA) to check reference alleles against and to fill up windows behind deletions; without it the
+    /// stored windows and their flanks do
+    #[arg(long, value_name = "FILE")]
+    genome: Option<PathBuf>,
+    /// Pairs to look at
+    #[arg(long, value_enum, default_value = "all")]
+    part: Part,
+}
+
+pub fn run(args: &Args, out: &Output) -> Result<()> {
+    let opened = args.run.open(out)?;
+    catch_interrupts();
+    let mut vcf = Vcf::open(&args.vcf)?;
+    let table = opened.dataset.table();
+    let wanted: HashSet<String> = table.contigs.iter().cloned().collect();
+    let genome = args.genome.as_ref().map(|path| Genome::open(path, Some(&wanted))).transpose()?;
+    let rows: Vec<u32> = opened.part(args.part)?.iter().map(|s| s.row).collect();
+    let sources = Sources { dataset: &opened.dataset, rows: &rows, genome: genome.as_ref() };
+    let files = [opened.out.file("variants.tsv"), opened.out.file("variants.vcf")];
+    let watch = Watch::new(out, None);
+    let bar = out.progress(0, "records");
+    let counts = on_device!(&opened.device, backend => {
+        let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
+        let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
+        score_variants(&scorer, &sources, &mut vcf, (&files[0], &files[1]), &mut |done| {
+            bar.set_length(done);
+            bar.set_position(done);
+            if watch.interrupted() {
+                return Err(Error::Interrupted("nothing was written".into()));
+            }
+            Ok(())
+        })?
+    });
+    bar.finish_and_clear();
+    out.line(format!(
+        "{} records: {} outside of all windows, {} with another reference allele, {} symbolic alleles, {} that overlap the \
+         record before (each scored alone)",
+        counts.records, counts.outside, counts.reference_differs, counts.symbolic, counts.overlapping
+    ));
+    out.line(format!("{} alleles scored, {} scores in {}", counts.alleles, counts.scored, files[0].display()));
+    if counts.reference_differs > 0 {
+        out.warn("records with another reference allele were not scored");
+    }
+    out.document(&json!({ "table": files[0], "vcf": files[1], "counts": counts }));
+    Ok(())
+}

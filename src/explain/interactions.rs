@@ -1,0 +1,256 @@
+//! Which filters attend to each other more than in a background: SATORI's interactions (Ullah and Ben-Hur 2021), in the
+//! enhancer × promoter block as well as within each element.
+
+use super::attention::{Heads, TILE};
+use super::pairs::Place;
+use super::scorer::{Scorer, Windows};
+use super::statistics::{benjamini_hochberg, mann_whitney_greater};
+use super::svg::Svg;
+use crate::backend::{Backend, DnaBatch};
+use crate::error::{Error, Result};
+use crate::models::{Model, SideInput};
+
+/// Which positions attend to which.
+pub const BLOCKS: [(&str, usize, usize); 3] =
+    [("enhancer-promoter", 0, 1), ("enhancer-enhancer", 0, 0), ("promoter-promoter", 1, 1)];
+
+/// Options of [`interactions`].
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A filter is active where it reaches this share of its highest activation.
+    pub share: f32,
+    /// Filters that are active in fewer of the foreground pairs are left out.
+    pub least_active: f64,
+}
+
+/// Two filters and how they attend to each other.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Interaction {
+    pub block: &'static str,
+    /// Filters of the block's first and second side.
+    pub first: usize,
+    pub second: usize,
+    /// Mean over pairs of the highest attention between them; 0 where they are not both active.
+    pub foreground: f64,
+    pub background: f64,
+    /// Pairs in which both are active.
+    pub pairs: usize,
+    /// Mean distance in bases between the places that attend to each other most, where both lie on one contig or in one
+    /// window.
+    pub distance: Option<f64>,
+    /// One-sided Mann–Whitney test, foreground above background.
+    pub p: f64,
+    /// False discovery rate over all blocks.
+    pub q: f64,
+}
+
+/// Pooled activations `[T,C]` of a pair, per side.
+fn pooled<B: Backend>(scorer: &Scorer<'_, B>, windows: &Windows) -> Result<[(Vec<f32>, usize); 2]> {
+    let conv = scorer.model.first_convolution().ok_or_else(|| Error::Unsupported {
+        op: "interactions",
+        message: format!("{} does not begin with a convolution that can be read alone", scorer.model.name()),
+    })?;
+    let mut sides = Vec::new();
+    for side in 0..2 {
+        let codes = &windows.codes[side];
+        let dna = scorer.backend.upload_dna(&DnaBatch::from_codes(codes, 1, codes.len()))?;
+        let constants = scorer.parameters.constants();
+        let out = scorer.model.positions(&mut scorer.tape(), &constants, side, SideInput::Dna(&dna), conv.pool)?;
+        sides.push((scorer.backend.to_f32(out.value())?, out.shape()[2]));
+    }
+    Ok([sides[0].clone(), sides[1].clone()])
+}
+
+/// Highest attention between filters in one pair, and where: per block `[first][second]`.
+struct Sample {
+    strongest: [Vec<f32>; 3],
+    distance: [Vec<f32>; 3],
+}
+
+/// The filters of one side that take part, by their numbers.
+type Active = [Vec<usize>; 2];
+
+fn sample(
+    heads: &Heads,
+    activations: &[(Vec<f32>, usize); 2],
+    thresholds: &[Vec<f32>; 2],
+    active: &Active,
+    place: &Place,
+) -> Sample {
+    // Filters active at each position, by their place in `active`.
+    let at = |t: usize| -> Vec<usize> {
+        let side = usize::from(t >= heads.enhancer);
+        let (values, channels) = &activations[side];
+        let row = &values[(t - side * heads.enhancer) * channels..][..*channels];
+        let speaks = |c: usize| thresholds[side][c] > 0.0 && row[c] >= thresholds[side][c];
+        active[side].iter().enumerate().filter(|(_, c)| speaks(**c)).map(|(n, _)| n).collect()
+    };
+    let speaking: Vec<Vec<usize>> = (0..heads.time).map(at).collect();
+    let sizes = BLOCKS.map(|(_, a, b)| active[a].len() * active[b].len());
+    let mut out = Sample { strongest: sizes.map(|n| vec![0.0; n]), distance: sizes.map(|n| vec![f32::NAN; n]) };
+    let base = |t: usize| -> (usize, i64) {
+        let (side, i) = heads.place(t);
+        (side, place.starts[side] + i as i64)
+    };
+    let same_contig = place.contigs[0].is_some() && place.contigs[0] == place.contigs[1];
+    for from in (0..heads.time).step_by(TILE) {
+        let to = (from + TILE).min(heads.time);
+        let mut highest = heads.rows(0, from, to);
+        for head in 1..heads.heads {
+            highest.iter_mut().zip(heads.rows(head, from, to)).for_each(|(h, v)| *h = h.max(v));
+        }
+        for (query, row) in (from..to).zip(highest.chunks_exact(heads.time)) {
+            if speaking[query].is_empty() {
+                continue;
+            }
+            let query_side = usize::from(query >= heads.enhancer);
+            // The key at which each filter of each side receives most.
+            let mut best = [vec![(0.0f32, 0usize); active[0].len()], vec![(0.0f32, 0usize); active[1].len()]];
+            for (key, &weight) in row.iter().enumerate() {
+                let key_side = usize::from(key >= heads.enhancer);
+                // Within an element, places that share bases would only tell that filters overlap.
+                if key_side == query_side && key.abs_diff(query) * heads.pool < heads.seen {
+                    continue;
+                }
+                for &g in &speaking[key] {
+                    if weight > best[key_side][g].0 {
+                        best[key_side][g] = (weight, key);
+                    }
+                }
+            }
+            for (block, (_, a, b)) in BLOCKS.into_iter().enumerate() {
+                // Attention counts in either direction.
+                let other = if a == b && a == query_side {
+                    a
+                } else if a != b {
+                    1 - query_side
+                } else {
+                    continue;
+                };
+                for &f in &speaking[query] {
+                    for (g, &(weight, key)) in best[other].iter().enumerate().filter(|(_, b)| b.0 > 0.0) {
+                        let (first, second) =
+                            if a != b && query_side == 1 || a == b && g < f { (g, f) } else { (f, g) };
+                        let cell = first * active[b].len() + second;
+                        if weight > out.strongest[block][cell] {
+                            out.strongest[block][cell] = weight;
+                            let ((_, x), (_, y)) = (base(query), base(key));
+                            let known = a == b || same_contig;
+                            out.distance[block][cell] = if known { (x - y).abs() as f32 } else { f32::NAN };
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Tests every two filters that are active often enough. Pairs of windows are worked through one at a time; what is kept of
+/// each is one number for every two filters. `tick` is told the passes done (two a pair).
+pub fn interactions<B: Backend>(
+    scorer: &Scorer<'_, B>,
+    foreground: &[(Place, Windows)],
+    background: &[(Place, Windows)],
+    options: &Options,
+    tick: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<Interaction>> {
+    if foreground.len() < 5 || background.len() < 5 {
+        let message = format!("{} pairs against {}: at least 5 of each are needed", foreground.len(), background.len());
+        return Err(Error::config("--part", message));
+    }
+    let mut done = 0;
+    let mut highest: [Vec<f32>; 2] = Default::default();
+    let all = || foreground.iter().chain(background);
+    for (_, windows) in all() {
+        for (side, (values, channels)) in pooled(scorer, windows)?.iter().enumerate() {
+            highest[side].resize(*channels, 0.0);
+            for row in values.chunks_exact(*channels) {
+                highest[side].iter_mut().zip(row).for_each(|(h, v)| *h = h.max(*v));
+            }
+        }
+        done += 1;
+        tick(done)?;
+    }
+    let thresholds = highest.map(|side| side.into_iter().map(|h| options.share * h).collect::<Vec<f32>>());
+    // Which filters speak often enough to be worth a test.
+    let mut spoke = [vec![0usize; thresholds[0].len()], vec![0usize; thresholds[1].len()]];
+    for (_, windows) in foreground {
+        for (side, (values, channels)) in pooled(scorer, windows)?.iter().enumerate() {
+            for (c, &threshold) in thresholds[side].iter().enumerate() {
+                let mut column = values.iter().skip(c).step_by(*channels);
+                spoke[side][c] += usize::from(threshold > 0.0 && column.any(|v| *v >= threshold));
+            }
+        }
+    }
+    let least = (options.least_active * foreground.len() as f64).ceil().max(3.0) as usize;
+    let active: Active = spoke.map(|s| (0..s.len()).filter(|&c| s[c] >= least).collect());
+    let mut samples = Vec::new();
+    for (place, windows) in all() {
+        let heads = Heads::of(scorer, windows)?;
+        samples.push(sample(&heads, &pooled(scorer, windows)?, &thresholds, &active, place));
+        done += 1;
+        tick(done)?;
+    }
+    let (front, back) = samples.split_at(foreground.len());
+    let mut found = Vec::new();
+    for (block, (name, a, b)) in BLOCKS.into_iter().enumerate() {
+        for (f, &first) in active[a].iter().enumerate() {
+            for (g, &second) in active[b].iter().enumerate().filter(|(g, _)| a != b || *g >= f) {
+                let cell = f * active[b].len() + g;
+                let of = |samples: &[Sample]| samples.iter().map(|s| s.strongest[block][cell]).collect::<Vec<f32>>();
+                let (x, y) = (of(front), of(back));
+                let pairs = x.iter().filter(|v| **v > 0.0).count();
+                if pairs < least {
+                    continue;
+                }
+                let mean = |v: &[f32]| v.iter().map(|&v| f64::from(v)).sum::<f64>() / v.len() as f64;
+                let distances: Vec<f64> =
+                    front.iter().map(|s| f64::from(s.distance[block][cell])).filter(|d| d.is_finite()).collect();
+                let distance = (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64);
+                found.push(Interaction {
+                    block: name,
+                    first,
+                    second,
+                    foreground: mean(&x),
+                    background: mean(&y),
+                    pairs,
+                    distance,
+                    p: mann_whitney_greater(&x, &y),
+                    q: 1.0,
+                });
+            }
+        }
+    }
+    let q = benjamini_hochberg(&found.iter().map(|i| i.p).collect::<Vec<_>>());
+    found.iter_mut().zip(q).for_each(|(i, q)| i.q = q);
+    found.sort_by(|a, b| a.p.total_cmp(&b.p).then(b.foreground.total_cmp(&a.foreground)));
+    Ok(found)
+}
+
+/// The strongest interactions below `fdr` between enhancer filters (left) and promoter filters (right).
+pub fn draw(found: &[Interaction], names: &[Vec<String>; 2], fdr: f64) -> String {
+    const MOST: usize = 40;
+    let mut svg = Svg::new();
+    let shown: Vec<&Interaction> = found.iter().filter(|i| i.block == BLOCKS[0].0 && i.q < fdr).take(MOST).collect();
+    svg.text(10.0, 18.0, 13.0, &format!("{} interactions below a false discovery rate of {fdr}", shown.len()));
+    let side = |pick: fn(&Interaction) -> usize| {
+        let mut list: Vec<usize> = shown.iter().map(|i| pick(i)).collect();
+        list.sort_unstable();
+        list.dedup();
+        list
+    };
+    let (left, right) = (side(|i| i.first), side(|i| i.second));
+    let y = |list: &[usize], c: usize| 50.0 + 18.0 * list.iter().position(|x| *x == c).unwrap_or(0) as f64;
+    for interaction in shown.iter().rev() {
+        let strength = (-interaction.q.max(1e-30).log10()).clamp(1.0, 10.0);
+        let (from, to) = ([260.0, y(&left, interaction.first) - 4.0], [560.0, y(&right, interaction.second) - 4.0]);
+        svg.arc(from, to, 0.4 + 0.35 * strength, "#b2182b");
+    }
+    for (list, x, names) in [(&left, 10.0, &names[0]), (&right, 570.0, &names[1])] {
+        for &c in list {
+            svg.text(x, y(list, c), 11.0, &names[c]);
+        }
+    }
+    svg.finish()
+}
