@@ -57,6 +57,9 @@ struct Compute {
 
 impl Compute {
     fn open(&self) -> crate::Result<(ModelConfig, Device)> {
+        if self.batch == 0 {
+            return Err(Error::config("--batch", "nothing to time in an empty batch: at least 1"));
+        }
         let config = config::load(&self.model, &self.settings)?;
         let (device, _) = Device::open(self.device, device::precision(&self.precision)?, 0)?;
         Ok((config.model, device))
@@ -135,8 +138,8 @@ fn kernels(args: &KernelArgs, out: &Output) -> anyhow::Result<ExitCode> {
         promoter_length: compute.promoter_length,
         model,
     };
-    if size.batch == 0 || size.positions() == 0 {
-        return Err(Error::config("--batch", "nothing to time: the batch is empty or the windows are too short").into());
+    if size.positions() == 0 {
+        return Err(Error::config("--enhancer-length", "nothing to time: the windows are too short").into());
     }
     let slack = if compute.precision == "bf16" { 1.0 / 32.0 } else { 16.0 * f64::from(f32::EPSILON) };
     let bench = KernelBench { size, filter: args.filter.clone(), seconds: args.seconds, slack };

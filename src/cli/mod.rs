@@ -89,6 +89,10 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Bench(args) => bench::run(args, &out),
         Command::Info => info::run(&out),
     };
+    let result = match output::lost() {
+        Some(source) => result.and(Err(Error::io("standard output")(source).into())),
+        None => result,
+    };
     match result {
         Ok(code) => code,
         Err(error) => match error.downcast_ref::<Error>() {

@@ -1,6 +1,7 @@
 //! Results on stdout (text, or one JSON document with `--json`), progress and remarks on stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::{Error, ErrorKind, IsTerminal, Write};
+use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -12,18 +13,33 @@ pub struct Output {
     pub json: bool,
 }
 
+/// The first failure to write a result; the program reports it at its end.
+static LOST: Mutex<Option<Error>> = Mutex::new(None);
+
+/// What kept a result from reaching stdout (a full disk), if anything did.
+pub fn lost() -> Option<Error> {
+    LOST.lock().expect("nothing panics while it is held").take()
+}
+
+fn result(text: &str) {
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        LOST.lock().expect("nothing panics while it is held").get_or_insert(error);
+    }
+}
+
 impl Output {
     /// A line of the result, on stdout; nothing with `--json`. A closed pipe ends the output quietly.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+            result(text.as_ref());
         }
     }
     /// The whole result as JSON, on stdout; nothing without `--json`.
     pub fn document(&self, value: &impl Serialize) {
         if self.json {
-            let text = serde_json::to_string_pretty(value).expect("results are JSON types");
-            let _ = writeln!(std::io::stdout(), "{text}");
+            result(&serde_json::to_string_pretty(value).expect("results are JSON types"));
         }
     }
     /// A remark for people, on stderr.

@@ -44,13 +44,13 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let (device, why) = Device::open(args.device.parse()?, device::precision(&config.train.precision)?, 0)?;
     out.note(format!("device     {why}"));
     let pairs = predict::read_pairs(&args.pairs, args.table.options())?;
-    pairs.notes.iter().for_each(|note| out.warn(note.to_string()));
-    let dataset = match &args.genome {
+    let (dataset, notes) = match &args.genome {
         Some(genome) => {
             predict::from_genome(pairs, genome, [config.data.enhancer_length, config.data.promoter_length])?
         }
-        None => predict::from_dataset(&pairs, &session::open_dataset(&config)?)?,
+        None => (predict::from_dataset(&pairs, &session::open_dataset(&config)?)?, pairs.notes),
     };
+    notes.iter().for_each(|note| out.warn(note.to_string()));
     let samples: Vec<Sample> = (0..dataset.len()).map(|row| dataset.table().sample(row)).collect();
     let plan = EpochPlan::evaluation(&samples, config.train.batch);
     let mut watch = Watch::new(out, None);
@@ -70,7 +70,9 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         }
         None => out.line(text.trim_end()),
     }
-    out.document(&json!({ "pairs": samples.len(), "out": args.out, "scores": scores.probabilities }));
+    out.document(&json!({
+        "pairs": samples.len(), "out": args.out, "scores": scores.probabilities, "warnings": notes.to_json(),
+    }));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,6 +87,10 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         None => {
             let path = args.out.clone().unwrap_or_else(|| free_folder(&args.preset));
             let folder = RunFolder::create(&path)?;
+            if all {
+                // By its first fold --resume tells that all are wanted, however early this run ends.
+                std::fs::create_dir_all(folder.file(&format!("{FOLD}0"))).map_err(Error::io(&path))?;
+            }
             folder.write("config.toml", config.to_toml().as_bytes())?;
             folder
         }
@@ -174,7 +178,14 @@ fn train_all<B: crate::backend::Backend>(
             inner.write("config.toml", config.to_toml().as_bytes())?;
         }
         out.note(format!("fold {i} of {folds}"));
-        let (fold, outcome) = train_one(backend, &config, dataset, &inner, goes_on, out)?;
+        let trained = train_one(backend, &config, dataset, &inner, goes_on, out);
+        let (fold, outcome) = trained.map_err(|error| match error {
+            Error::Interrupted(_) => Error::Interrupted(format!(
+                "saved in fold {i} of {folds}; continue with --resume {}",
+                folder.path().display()
+            )),
+            other => other,
+        })?;
         session::report(&config, dataset, std::slice::from_ref(&fold), &inner, Some(&outcome))?;
         scored.push(fold);
     }

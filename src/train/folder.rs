@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::events;
+use crate::data::dataset::write_atomically;
 use crate::error::{Error, Result};
 
 /// A folder that holds one run.
@@ -67,11 +68,7 @@ impl RunFolder {
     /// Writes a whole file: under a temporary name first, then moved into place, so that a reader or a crash sees the old
     /// one or the new one and never a part.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.file(name);
-        let mut temporary = tempfile::NamedTempFile::new_in(&self.path).map_err(Error::io(&self.path))?;
-        temporary.write_all(bytes).and_then(|()| temporary.as_file().sync_all()).map_err(Error::io(&path))?;
-        temporary.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
-        Ok(())
+        write_atomically(&self.file(name), |out| out.write_all(bytes))
     }
     /// Writes a value as readable JSON.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {

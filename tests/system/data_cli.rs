@@ -105,6 +105,36 @@ fn a_full_disk_leaves_the_old_file() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_does_not_reach_a_full_disk_is_a_failure() {
+    let folder = folder();
+    json(&engine(folder.path(), &format!("{PREPARE} --json")));
+    let program = assert_cmd::cargo::cargo_bin("epi-engine");
+    for line in ["inspect x.epi", "inspect x.epi --json", "summary epsat"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(&program);
+        command.args(line.split_whitespace()).current_dir(folder.path()).stdout(full);
+        let output = command.output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line}: {message}");
+        assert!(message.contains("standard output"), "{line}: {message}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_device_or_pipe_is_not_replaced_by_a_file() {
+    let folder = folder();
+    let pipe = folder.path().join("x.epi");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let output = engine(folder.path(), PREPARE);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("x.epi") && message.contains("another name"), "{message}");
+    assert!(!std::fs::metadata(&pipe).unwrap().is_file());
+}
+
+#[test]
 fn export_is_the_way_back() {
     let folder = folder();
     json(&engine(folder.path(), &format!("{PREPARE} --flank 0 --json")));

@@ -175,6 +175,10 @@ fn a_loss_that_is_no_number_stops_with_the_last_good_checkpoint() {
     assert!(!run.join("metrics.json").exists());
 }
 
+/// What a person or a program reads of a run.
+const LEAKY_FILES: [&str; 6] =
+    ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt", "events.out.tfevents.epi-engine"];
+
 #[test]
 fn a_leaky_split_is_stamped_on_everything_the_run_writes() {
     let folder = tempfile::tempdir().unwrap();
@@ -183,12 +187,12 @@ fn a_leaky_split_is_stamped_on_everything_the_run_writes() {
     let out = train(&data, &run, &["train.epochs=1", "split.kind=random"]).assert().success().get_output().clone();
     assert!(String::from_utf8_lossy(&out.stderr).contains("LEAKY"));
     assert!(String::from_utf8_lossy(&out.stdout).contains("LEAKY"));
-    for name in ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt"] {
+    for name in LEAKY_FILES {
         assert!(String::from_utf8_lossy(&read(&run, name)).contains("LEAKY"), "{name} does not say LEAKY");
     }
     let sound = folder.path().join("sound");
     train(&data, &sound, &["train.epochs=1"]).assert().success();
-    for name in ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt"] {
+    for name in LEAKY_FILES {
         assert!(!String::from_utf8_lossy(&read(&sound, name)).contains("LEAKY"), "{name} says LEAKY");
     }
 }
@@ -206,6 +210,50 @@ fn all_folds_give_one_out_of_fold_score_for_every_pair() {
     rows.sort_unstable();
     assert_eq!(rows, (0..120).collect::<Vec<_>>());
     assert!((0..3).all(|i| run.join(format!("fold-{i}/metrics.json")).exists()));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_of_all_folds_names_the_folder_that_goes_on_with_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 400);
+    let run = folder.path().join("run");
+    let mut command = train(&data, &run, &["train.epochs=10000", "train.patience=0", "split.folds=3"]);
+    command.args(["--fold", "all"]);
+    let child = Process::new(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !run.join("fold-0/metrics.jsonl").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "training did not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("fold 0 of 3") && said.ends_with(&format!("--resume {}\n", run.display())), "{said}");
+}
+
+#[test]
+fn all_folds_are_resumed_even_if_none_had_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    let mut command = train(&data, &run, &["train.epochs=1", "split.folds=3"]);
+    command.args(["--fold", "all"]).assert().success();
+    // As a kill right after the first lines leaves it.
+    for fold in 0..3 {
+        std::fs::remove_dir_all(run.join(format!("fold-{fold}"))).unwrap();
+    }
+    std::fs::create_dir(run.join("fold-0")).unwrap();
+    let whole = read(&run, "predictions.tsv");
+    std::fs::remove_file(run.join("predictions.tsv")).unwrap();
+    program(&["train", "--resume", run.to_str().unwrap()]).assert().success();
+    assert!(whole == read(&run, "predictions.tsv"));
 }
 
 #[test]
