@@ -9,7 +9,7 @@ use super::prepare::TableArgs;
 use super::trees;
 use super::watch::Watch;
 use crate::backend::{Device, device};
-use crate::data::{EpochPlan, PairTable, Sample, Side};
+use crate::data::{EpochPlan, Notes, PairTable, Sample, Side};
 use crate::evaluate::{predict, score};
 use crate::train::session::{self, Trained};
 use crate::train::{Observer, RunFolder};
@@ -49,13 +49,13 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let (device, why) = Device::open(args.device.parse()?, device::precision(&config.train.precision)?, 0)?;
     out.note(format!("device     {why}"));
     let pairs = predict::read_pairs(&args.pairs, args.table.options())?;
-    pairs.notes.iter().for_each(|note| out.warn(note.to_string()));
-    let dataset = match &args.genome {
+    let (dataset, notes) = match &args.genome {
         Some(genome) => {
             predict::from_genome(pairs, genome, [config.data.enhancer_length, config.data.promoter_length])?
         }
-        None => predict::from_dataset(&pairs, &session::open_dataset(&config)?)?,
+        None => (predict::from_dataset(&pairs, &session::open_dataset(&config)?)?, pairs.notes),
     };
+    notes.iter().for_each(|note| out.warn(note.to_string()));
     let samples: Vec<Sample> = (0..dataset.len()).map(|row| dataset.table().sample(row)).collect();
     let plan = EpochPlan::evaluation(&samples, config.train.batch);
     let mut watch = Watch::new(out, None);
@@ -65,12 +65,18 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         score(backend, &trained.model, &trained.parameters, &dataset, &plan, None, &mut tick)?
     });
     watch.finish();
-    write_scores(dataset.table(), &scores.probabilities, args.out.as_deref(), out)?;
+    write_scores(dataset.table(), &scores.probabilities, args.out.as_deref(), &notes, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Scores of the rows of `pairs`, into a file or onto stdout.
-pub(super) fn write_scores(pairs: &PairTable, scores: &[f32], to: Option<&Path>, out: &Output) -> crate::Result<()> {
+pub(super) fn write_scores(
+    pairs: &PairTable,
+    scores: &[f32],
+    to: Option<&Path>,
+    notes: &Notes,
+    out: &Output,
+) -> crate::Result<()> {
     let text = table(pairs, scores);
     match to {
         Some(path) => {
@@ -81,7 +87,7 @@ pub(super) fn write_scores(pairs: &PairTable, scores: &[f32], to: Option<&Path>,
         }
         None => out.line(text.trim_end()),
     }
-    out.document(&json!({ "pairs": scores.len(), "out": to, "scores": scores }));
+    out.document(&json!({ "pairs": scores.len(), "out": to, "scores": scores, "warnings": notes.to_json() }));
     Ok(())
 }
 

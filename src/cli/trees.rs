@@ -253,7 +253,7 @@ pub fn predict(args: &predict_command::Args, out: &Output) -> anyhow::Result<Exi
         ));
     }
     let scores = session::predict(&table.columns, ensembles.iter().map(|(_, ensemble)| ensemble));
-    predict_command::write_scores(&table.pairs.table, &scores, args.out.as_deref(), out)?;
+    predict_command::write_scores(&table.pairs.table, &scores, args.out.as_deref(), &table.pairs.notes, out)?;
     Ok(ExitCode::SUCCESS)
 }
 

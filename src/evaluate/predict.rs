@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::data::pairs::{self, Pairs};
 use crate::data::prepare::{self, PrepareOptions};
-use crate::data::{Dataset, Genome, PairTable, PairsOptions, Side};
+use crate::data::{Dataset, Genome, Notes, PairTable, PairsOptions, Side};
 use crate::error::Result;
 
 /// A table of pairs whose labels may be missing.
@@ -13,8 +13,8 @@ pub fn read_pairs(path: &Path, options: PairsOptions) -> Result<Pairs> {
     pairs::read(path, &PairsOptions { unlabelled: true, lenient: true, ..options })
 }
 
-/// Cuts the windows out of a genome.
-pub fn from_genome(pairs: Pairs, genome: &Path, lengths: [usize; 2]) -> Result<Dataset> {
+/// Cuts the windows out of a genome. Rows that have none are dropped and counted, with what was noted on reading.
+pub fn from_genome(pairs: Pairs, genome: &Path, lengths: [usize; 2]) -> Result<(Dataset, Notes)> {
     let wanted: HashSet<String> = pairs.table.contigs.iter().cloned().collect();
     let genome = Genome::open(genome, Some(&wanted))?;
     let options = PrepareOptions {
@@ -23,7 +23,8 @@ pub fn from_genome(pairs: Pairs, genome: &Path, lengths: [usize; 2]) -> Result<D
         lenient: true,
         ..PrepareOptions::default()
     };
-    prepare::from_genome(pairs, &genome, &options)?.0.into_dataset()
+    let (contents, notes) = prepare::from_genome(pairs, &genome, &options)?;
+    Ok((contents.into_dataset()?, notes))
 }
 
 /// Finds the windows in a data set by contig and position; error when it lacks one.

@@ -367,7 +367,8 @@ impl<'a, B: Backend> Training<'a, B> {
     /// Appends a line to `metrics.jsonl` and the same numbers to TensorBoard's file.
     fn log_metrics(&self, split: &str, values: Value) -> Result<()> {
         let numbers = values.as_object().into_iter().flatten();
-        let scalars: Vec<_> = numbers.filter_map(|(k, v)| Some((format!("{split}/{k}"), v.as_f64()?))).collect();
+        let stamp = if self.state.leaky.is_some() { "LEAKY " } else { "" };
+        let scalars: Vec<_> = numbers.filter_map(|(k, v)| Some((format!("{stamp}{split}/{k}"), v.as_f64()?))).collect();
         self.folder.append_events(self.state.step, &scalars)?;
         let mut line = json!({ "step": self.state.step, "epoch": self.state.epoch, "split": split });
         if let (Value::Object(line), Value::Object(values)) = (&mut line, values) {

@@ -191,8 +191,11 @@ impl<B: Backend> Trained<B> {
         let name = "best.safetensors";
         let path = folder.file(name);
         if !path.is_file() {
-            let message =
-                "has no weights yet: the run was stopped before its first evaluation. Continue it with --resume";
+            let message = if folder.file("fold-0").is_dir() {
+                "holds a run of all folds: name one of its folds (fold-0, …)"
+            } else {
+                "has no weights yet: the run was stopped before its first evaluation. Continue it with --resume"
+            };
             return Err(Error::input(folder.path(), None, message));
         }
         let model = Network::new(&config.model);

@@ -118,6 +118,44 @@ fn evaluate_and_predict_repeat_the_scores_of_training() {
 }
 
 #[test]
+fn predict_counts_the_rows_that_it_drops() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train(&data, &run, &["train.epochs=1"]).assert().success();
+    let [genome, pairs] = ["g.fa", "p.tsv"].map(|name| folder.path().join(name));
+    std::fs::write(&genome, format!(">chr1\n{}\n", "ACGGTTCA".repeat(250))).unwrap();
+    let table =
+        "chrom\tenh_start\tenh_end\tprom_start\tprom_end\nchr1\t500\t600\t900\t1000\nchr1\t500\t600\t9000\t9100\n";
+    std::fs::write(&pairs, table).unwrap();
+    let mut command = program(&["predict", run.to_str().unwrap(), "--device", "cpu", "--pairs"]);
+    command.arg(&pairs).arg("--genome").arg(&genome);
+    let out = command.assert().success().stderr(contains("1 x row with an element beyond").and(contains("p.tsv:3")));
+    assert_eq!(String::from_utf8_lossy(&out.get_output().stdout).lines().count(), 2);
+}
+
+#[test]
+fn a_run_of_all_folds_says_where_its_weights_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train(&data, &run, &["train.epochs=1", "split.folds=3"]).args(["--fold", "all"]).assert().success();
+    let said = contains("one of its folds").and(contains("fold-0"));
+    program(&["evaluate", run.to_str().unwrap(), "--device", "cpu"]).assert().code(1).stderr(said);
+    json(&["evaluate", run.join("fold-0").to_str().unwrap(), "--device", "cpu"]);
+}
+
+#[test]
+fn summary_of_a_run_has_the_lengths_of_its_windows() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train(&data, &run, &["train.epochs=1"]).assert().success();
+    let summary = program(&["summary", run.to_str().unwrap()]).assert().success();
+    summary.stdout(contains("windows of 90 and 70 bp"));
+}
+
+#[test]
 fn bench_step_reports_throughput_and_memory() {
     let mut args = vec!["bench", "step", "--device", "cpu", "--batch", "4", "--steps", "2"];
     args.extend(["--enhancer-length", "90", "--promoter-length", "70"]);

@@ -175,6 +175,10 @@ fn a_loss_that_is_no_number_stops_with_the_last_good_checkpoint() {
     assert!(!run.join("metrics.json").exists());
 }
 
+/// What a person or a program reads of a run.
+const LEAKY_FILES: [&str; 6] =
+    ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt", "events.out.tfevents.epi-engine"];
+
 #[test]
 fn parameters_that_are_no_numbers_never_become_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
@@ -197,12 +201,12 @@ fn a_leaky_split_is_stamped_on_everything_the_run_writes() {
     let out = train(&data, &run, &["train.epochs=1", "split.kind=random"]).assert().success().get_output().clone();
     assert!(String::from_utf8_lossy(&out.stderr).contains("LEAKY"));
     assert!(String::from_utf8_lossy(&out.stdout).contains("LEAKY"));
-    for name in ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt"] {
+    for name in LEAKY_FILES {
         assert!(String::from_utf8_lossy(&read(&run, name)).contains("LEAKY"), "{name} does not say LEAKY");
     }
     let sound = folder.path().join("sound");
     train(&data, &sound, &["train.epochs=1"]).assert().success();
-    for name in ["metrics.json", "metrics.jsonl", "predictions.tsv", "state.json", "log.txt"] {
+    for name in LEAKY_FILES {
         assert!(!String::from_utf8_lossy(&read(&sound, name)).contains("LEAKY"), "{name} says LEAKY");
     }
 }
