@@ -1,8 +1,8 @@
 //! Growing one regression tree, as scikit-learn's depth-first builder with its best splitter does.
 //!
-//! A split maximises Friedman's improvement `(n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r)` (for one node the order of the squared
-//! error's), between two values of a feature, at their middle. Features are drawn without replacement until enough were seen and one of
-//! them was not constant; the first of equal candidates wins.
+//! A split maximises Friedman's improvement `(n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r)`, which orders the splits of one node as the
+//! squared error does, between two values of a feature, at their middle. Features are drawn without replacement until
+//! enough were seen and one of them was not constant; the first of equal candidates wins.
 
 use super::columns::{Columns, SAME};
 use super::tree::{Node, Tree};
