@@ -65,9 +65,9 @@ pub fn fit(
         let mut grown = grower.grow(&residuals, &mut random);
         for (node, range) in &grown.leaves {
             let rows = grower.order(range);
-            let value = newton(rows, labels, &residuals);
+            let value = newton(rows, labels);
             grown.tree.nodes[*node].value = value;
-            for &row in rows {
+            for &(row, _) in rows {
                 log_odds[row as usize] += growth.learning_rate * value;
             }
         }
@@ -81,11 +81,10 @@ pub fn fit(
     Some(ensemble)
 }
 
-/// The Newton step of a leaf; 0 where its rows are certain already.
-fn newton(rows: &[u32], labels: &[u8], residuals: &[f64]) -> f64 {
+/// The Newton step of a leaf with these rows and residuals; 0 where its rows are certain already.
+fn newton(rows: &[(u32, f64)], labels: &[u8]) -> f64 {
     let (mut gradient, mut curvature) = (0.0, 0.0);
-    for &row in rows {
-        let residual = residuals[row as usize];
+    for &(row, residual) in rows {
         let p = f64::from(labels[row as usize]) - residual;
         gradient += residual;
         curvature += p * (1.0 - p);

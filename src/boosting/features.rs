@@ -43,7 +43,8 @@ impl FeatureTable {
     /// [`Error::Config`] for a feature that is refused or does not exist.
     pub fn read(config: &FeaturesConfig) -> Result<Self> {
         let path = config.path.as_deref().ok_or_else(|| {
-            let message = "trees learn from measurements of both elements: give TargetFinder's training.csv.gz, or a table in its form";
+            let message = "trees learn from measurements of both elements: give TargetFinder's training.csv.gz, or a table \
+                           in its form";
             Error::config("--features", message)
         })?;
         Self::read_wanted(path, &Wanted::Config(config))

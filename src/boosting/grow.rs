@@ -1,8 +1,8 @@
 //! Growing one regression tree, as scikit-learn's depth-first builder with its best splitter does.
 //!
-//! A split maximises Friedman's improvement `(n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r)` (for one node the order of the squared
-//! error's), between two values of a feature, at their middle. Features are drawn without replacement until enough were seen and one of
-//! them was not constant; the first of equal candidates wins.
+//! A split maximises Friedman's improvement `(n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r)`, which orders the splits of one node as the
+//! squared error does, between two values of a feature, at their middle. Features are drawn without replacement until
+//! enough were seen and one of them was not constant; the first of equal candidates wins.
 
 use super::columns::{Columns, SAME};
 use super::tree::{Node, Tree};
@@ -61,9 +61,9 @@ pub(super) struct Grower<'a> {
     rows: &'a [u32],
     depth: usize,
     tried: usize,
-    /// The rows, those of a node side by side.
-    order: Vec<u32>,
-    right: Vec<u32>,
+    /// The rows, those of a node side by side, each with its target.
+    order: Vec<(u32, f64)>,
+    right: Vec<(u32, f64)>,
     /// All empty between uses.
     bins: Vec<Bin>,
     /// Rank, row and target.
@@ -82,7 +82,7 @@ impl<'a> Grower<'a> {
             rows,
             depth,
             tried,
-            order: rows.to_vec(),
+            order: vec![(0, 0.0); rows.len()],
             right: Vec::with_capacity(rows.len()),
             bins: vec![Bin::default(); widest],
             sorted: Vec::new(),
@@ -90,14 +90,14 @@ impl<'a> Grower<'a> {
             importances: vec![0.0; columns.features()],
         }
     }
-    /// The rows of a leaf.
-    pub fn order(&self, range: &std::ops::Range<usize>) -> &[u32] {
+    /// The rows of a leaf, each with its target.
+    pub fn order(&self, range: &std::ops::Range<usize>) -> &[(u32, f64)] {
         &self.order[range.clone()]
     }
 
     /// A tree for `targets` (one per row of the table); its leaves hold 0.
     pub fn grow(&mut self, targets: &[f64], random: &mut Stream) -> Grown {
-        self.order.copy_from_slice(self.rows);
+        self.order.iter_mut().zip(self.rows).for_each(|(o, &row)| *o = (row, targets[row as usize]));
         let (mut nodes, mut leaves): (Vec<Node>, Vec<_>) = (Vec::new(), Vec::new());
         let constant = vec![false; self.columns.features()];
         let mut pending = vec![Pending { start: 0, end: self.order.len(), depth: 0, right_of: None, constant }];
@@ -107,13 +107,11 @@ impl<'a> Grower<'a> {
                 nodes[parent].right = (at - parent) as u16;
             }
             let n = (end - start) as f64;
-            let (sum, squares) = self.order[start..end].iter().fold((0.0, 0.0), |(sum, squares), &row| {
-                let y = targets[row as usize];
-                (sum + y, squares + y * y)
-            });
+            let add = |(sum, squares), &(_, y): &(u32, f64)| (sum + y, squares + y * y);
+            let (sum, squares) = self.order[start..end].iter().fold((0.0, 0.0), add);
             let impurity = squares / n - (sum / n) * (sum / n);
             let leaf = depth >= self.depth || end - start < 2 || impurity <= PURE;
-            let best = if leaf { None } else { self.best(start..end, sum, targets, &mut constant, random) };
+            let best = if leaf { None } else { self.best(start..end, sum, &mut constant, random) };
             let Some(best) = best else {
                 nodes.push(Node::leaf(0.0));
                 leaves.push((at, start..end));
@@ -135,7 +133,6 @@ impl<'a> Grower<'a> {
         &mut self,
         node: std::ops::Range<usize>,
         sum: f64,
-        targets: &[f64],
         constant: &mut [bool],
         random: &mut Stream,
     ) -> Option<Candidate> {
@@ -154,7 +151,7 @@ impl<'a> Grower<'a> {
             if constant[feature] {
                 continue;
             }
-            match self.offer(feature, node.clone(), sum, targets) {
+            match self.offer(feature, node.clone(), sum) {
                 Offer::Constant => constant[feature] = true,
                 Offer::Split(candidate) => {
                     divides = true;
@@ -171,13 +168,13 @@ impl<'a> Grower<'a> {
 
     /// The best split by one feature. Values are summed up by rank: in a histogram, or in sorted pairs where the
     /// histogram would be mostly empty.
-    fn offer(&mut self, feature: usize, node: std::ops::Range<usize>, sum: f64, targets: &[f64]) -> Offer {
+    fn offer(&mut self, feature: usize, node: std::ops::Range<usize>, sum: f64) -> Offer {
         let (ranks, values) = (self.columns.ranks(feature), self.columns.values(feature));
         let rows = &self.order[node];
         let whole = Bin { sum, rows: rows.len() as u32 };
         if values.len() > SORT_BEYOND * rows.len() {
             self.sorted.clear();
-            self.sorted.extend(rows.iter().map(|&row| (ranks[row as usize], row, targets[row as usize])));
+            self.sorted.extend(rows.iter().map(|&(row, y)| (ranks[row as usize], row, y)));
             self.sorted.sort_unstable_by_key(|&(rank, row, _)| (rank, row));
             let groups = self
                 .sorted
@@ -186,11 +183,11 @@ impl<'a> Grower<'a> {
             return scan(feature, values, whole, groups);
         }
         let (mut low, mut high) = (u32::MAX, 0);
-        for &row in rows {
+        for &(row, y) in rows {
             let rank = ranks[row as usize];
             (low, high) = (low.min(rank), high.max(rank));
             let bin = &mut self.bins[rank as usize];
-            bin.sum += targets[row as usize];
+            bin.sum += y;
             bin.rows += 1;
         }
         let bins = &mut self.bins[low as usize..=high as usize];
@@ -207,7 +204,7 @@ impl<'a> Grower<'a> {
         let mut left = 0;
         for at in 0..rows.len() {
             let row = rows[at];
-            if ranks[row as usize] <= split.rank {
+            if ranks[row.0 as usize] <= split.rank {
                 rows[left] = row;
                 left += 1;
             } else {

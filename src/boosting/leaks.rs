@@ -16,12 +16,14 @@ pub fn refusal(column: &str) -> Option<&'static str> {
         "bin" => return Some("it is the stratum of distance that negatives were drawn from, label by label"),
         "interactions_in_window" | "active_promoters_in_window" => {
             return Some(
-                "it counts the labels: this column and its sister alone give an AUPR of 0.83 even on held-out chromosomes",
+                "it counts the labels: this column and its sister alone give an AUPR of 0.83 even on held-out \
+                 chromosomes",
             );
         }
         "enhancer_distance_to_promoter" | "distance" => {
             return Some(
-                "it names the pair: a distance to the base is nearly unique, and distance is a baseline beside every model",
+                "it names the pair: a distance to the base is nearly unique, and distance is a baseline \
+                 beside every model",
             );
         }
         "fold" | "split" | "part" | "row" | "cell_line" | "dataset" | "cell" => {

@@ -7,6 +7,7 @@ mod features;
 mod file;
 mod grow;
 mod leaks;
+mod peaks;
 pub mod session;
 mod tree;
 
@@ -14,5 +15,6 @@ pub use columns::Columns;
 pub use ensemble::{Ensemble, Growth, fit};
 pub use features::FeatureTable;
 pub use leaks::refusal;
+pub use peaks::{Peaks, measure};
 pub use session::{Observer, Outcome, Silent};
 pub use tree::{Node, Tree};

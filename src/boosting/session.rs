@@ -51,7 +51,7 @@ pub struct Outcome {
     pub document: Value,
 }
 
-/// The splits of a run: every fold, or the one that is asked for. Nothing is chosen on validation, so that its rows train.
+/// The splits of a run: every fold, or the one that is asked for. Nothing is chosen on validation: its rows train.
 ///
 /// # Errors
 /// As [`split`]; [`Error::Config`] for protocols that join elements of different rows, which have no features.
@@ -333,8 +333,8 @@ pub fn verdict(report: &Report) -> String {
     if report.leaky {
         let lookup = known(report.lookup.scores.aupr);
         return format!(
-            "LEAKY: training has seen the elements of these pairs, so AUPR {aupr} measures memory of loci; a lookup of element \
-             names, which reads no feature, has {lookup}. `--split chromosome` scores loci that are new"
+            "LEAKY: training has seen the elements of these pairs, so AUPR {aupr} measures memory of loci; a lookup of \
+             element names, which reads no feature, has {lookup}. `--split chromosome` scores loci that are new"
         );
     }
     let (_, auroc) = report.scores.get("auroc");
@@ -345,8 +345,8 @@ pub fn verdict(report: &Report) -> String {
             format!("better than chance: {beside}; both 95 % intervals lie above what guessing gives")
         }
         (Some(_), Some(_), Some(_)) => format!(
-            "at chance: {beside}, with 95 % intervals that reach what guessing gives. These features do not tell which pairs of \
-             unseen loci interact"
+            "at chance: {beside}, with 95 % intervals that reach what guessing gives. These features do not tell which \
+             pairs of unseen loci interact"
         ),
         _ => format!("undecided: {beside}, but too few loci for an interval"),
     }

@@ -10,7 +10,7 @@ pub struct Node {
     pub feature: u16,
     /// The right child is so many nodes further on, the left one is the next; 0 in a leaf.
     pub right: u16,
-    /// A row goes left when its value is at most this; in a leaf, what the tree says (log odds, before the learning rate).
+    /// A row goes left when its value is at most this; in a leaf, its log odds before the learning rate.
     pub value: f64,
 }
 

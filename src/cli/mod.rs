@@ -6,6 +6,7 @@ mod compare;
 mod evaluate;
 mod explain;
 pub mod export;
+pub mod features;
 mod info;
 pub mod inspect;
 pub mod output;
@@ -53,6 +54,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Write a data set back as FASTA and TSV
     Export(export::Args),
+    /// Measure peak files over the elements of pairs, for TargetFinder
+    Features(features::Args),
     /// Make data with a known answer: motifs planted into real or random windows
     Synth(synth::Args),
     /// Layers and parameters of a model
@@ -86,6 +89,7 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Prepare(args) => prepare::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(args, &out).map(|()| ExitCode::SUCCESS),
+        Command::Features(args) => features::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Synth(args) => synth::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),

@@ -41,7 +41,8 @@ pub fn load(name_or_path: &str, settings: &[String]) -> Result<Config> {
     let text = text(name_or_path)?;
     if names_trees(&text) {
         let message = format!(
-            "`{NAME}` is boosted trees on genomic features, no network: use it with train, evaluate, predict, summary and compare"
+            "`{NAME}` is boosted trees on genomic features, no network: use it with train, evaluate, predict, summary \
+             and compare"
         );
         return Err(Error::config("model.name", message));
     }

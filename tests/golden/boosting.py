@@ -16,7 +16,7 @@ def trees(model):
         {
             "feature": t.feature.tolist(),
             "right": [int(r) - i if r >= 0 else 0 for i, r in enumerate(t.children_right)],
-            "value": [v if f < 0 else s for f, s, v in zip(t.feature.tolist(), t.threshold.tolist(), t.value.ravel().tolist())],
+            "value": np.where(t.feature < 0, t.value.ravel(), t.threshold).tolist(),
         }
         for t in (e.tree_ for e in model.estimators_.ravel())
     ]
@@ -33,7 +33,11 @@ def case(name, columns, labels, **growth):
         "name": name,
         "columns": [[float(v) for v in c] for c in columns],
         "labels": [int(y) for y in labels],
-        "growth": {"trees": growth["n_estimators"], "depth": growth["max_depth"], "learning_rate": growth["learning_rate"]},
+        "growth": {
+            "trees": growth["n_estimators"],
+            "depth": growth["max_depth"],
+            "learning_rate": growth["learning_rate"],
+        },
         "prior": float(np.log(np.mean(labels) / (1 - np.mean(labels)))),
         "trees": trees(model),
         "staged": [s.ravel().tolist() for s in model.staged_decision_function(x[:5])],

@@ -488,3 +488,50 @@ fn the_published_table_is_read_whole_and_leaks_by_random_folds_only() {
     assert_eq!((scores[0].n, scores[1].n), (26_891, 26_891));
     assert!(session::verdict(&scores[0]).contains("LEAKY"));
 }
+
+#[test]
+fn peak_files_become_a_table_that_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let header = "enhancer_chrom\tenhancer_start\tenhancer_end\tpromoter_chrom\tpromoter_start\tpromoter_end\tlabel\n";
+    let row = |i: i64| format!("chr{}\t{i}000\t{i}100\tchr{0}\t{i}400\t{i}600\t{}\n", i % 4, i % 3 / 2);
+    let pairs = file("pairs.tsv", header.to_string() + &(1..=24).map(row).collect::<String>());
+    // Over the first pair: one peak across the enhancer's edge, one long peak over everything, one beyond.
+    let narrow = file(
+        "ctcf.narrowPeak",
+        "chr1\t950\t1001\tp\t0\t.\t3.5\t1\t1\t20\nchr1\t0\t1600\tp\t0\t.\t2.0\t1\t1\t9\nchr1\t1600\t1700\tp\t0\t.\t9\t1\t1\t9\n"
+            .into(),
+    );
+    let bed = file("marks.bed", "track name=x\nchr1\t1100\t1101\nchr1\t1101\t1102\tx\t4\n".into());
+    let out = folder.path().join("training.csv.gz").display().to_string();
+    let [ctcf, mark] = [format!("CTCF={narrow}"), format!("MARK={bed}")];
+    let words = ["features", "--pairs", &pairs, "--peaks", &ctcf, "--peaks", &mark, "--out", &out];
+    program(&words).assert().success().stdout(contains("24 pairs, 2 factors"));
+    let config = FeaturesConfig { path: Some(out.clone().into()), ..FeaturesConfig::default() };
+    let table = FeatureTable::read(&config).unwrap();
+    assert_eq!(table.names, ["CTCF (enhancer)", "MARK (enhancer)", "CTCF (promoter)", "MARK (promoter)"]);
+    let first: Vec<f32> = (0..4).map(|f| table.columns.value(f, 0)).collect();
+    assert_eq!(first, [0.055, 0.0, 0.01, 0.0]);
+    let names: Vec<String> = ["CTCF (window)", "MARK (window)"].map(String::from).into();
+    let windows = FeatureTable::read_named(Path::new(&out), &names).unwrap().columns;
+    assert_eq!([windows.value(0, 0), windows.value(1, 0)], [2.0 / 298.0, 4.0 / 298.0]);
+    train(Path::new(&out), &folder.path().join("run"), &["--set", "features.regions=epw", "--set", "split.folds=2"])
+        .assert()
+        .success()
+        .stderr(contains("6 features"));
+    for (bad, text, words) in [
+        ("a.narrowPeak", "chr1\t5\t9\tp\t0\t.\thigh\n", ["a.narrowPeak:1", "column 7"]),
+        ("b.bed", "\nchr1\t9\t5\n", ["b.bed:2", "start < end"]),
+    ] {
+        let peaks = format!("X={}", file(bad, text.into()));
+        let said = program(&["features", "--pairs", &pairs, "--peaks", &peaks, "--out", &out]).assert().code(1);
+        let said = String::from_utf8(said.get_output().stderr.clone()).unwrap();
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+    }
+    let extended = ["features", "--pairs", &pairs, "--peaks", &ctcf, "--regions", "eep", "--out", &out];
+    program(&extended).assert().code(2).stderr(contains("extended enhancers"));
+}
