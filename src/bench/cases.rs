@@ -496,7 +496,12 @@ fn l2_penalty<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
 /// Parameters of the whole model, as one range.
 fn flat<B: Backend>(m: &Maker<B>) -> ([usize; 1], Vec<Range>) {
     use crate::models::{Epsat, Model};
-    let len = Epsat::new(m.size.model.clone()).specs().iter().filter(|s| s.trainable).map(|s| s.len()).sum();
+    let len = Epsat::new(m.size.model.clone())
+        .specs(m.size.enhancer_length, m.size.promoter_length)
+        .iter()
+        .filter(|s| s.trainable)
+        .map(|s| s.len())
+        .sum();
     ([len], vec![Range { offset: 0, len, l2: 0.0, frozen: false }])
 }
 fn finish_gradients<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
