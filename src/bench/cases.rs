@@ -1,4 +1,6 @@
-//! One case per primitive, at the shapes of an EPSAT step.
+//! One case per primitive, at the shapes of an EPSAT step; what only other networks need, at theirs.
+
+mod speid;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -130,6 +132,8 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("add_assign", add_assign),
         ("dna_conv", dna_conv),
         ("dna_conv_backward", dna_conv_backward),
+        ("dna_conv_bias", speid::dna_conv_bias),
+        ("dna_conv_bias_backward", speid::dna_conv_bias_backward),
         ("conv1d", conv1d),
         ("conv1d_backward_input", conv1d_backward_input),
         ("conv1d_backward_weight", conv1d_backward_weight),
@@ -160,9 +164,10 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("readout_norm_backward", readout_norm_backward),
         ("class_loss", class_loss),
         ("class_loss_backward", class_loss_backward),
+        ("binary_cross_entropy", speid::binary_cross_entropy),
         ("softmax", softmax),
-        ("weighted_sum", weighted_sum),
-        ("l2_penalty", l2_penalty),
+        ("weighted_sum", speid::weighted_sum),
+        ("l2_penalty", speid::l2_penalty),
         ("finish_gradients", finish_gradients),
         ("adam", adam),
     ]
@@ -482,21 +487,15 @@ fn softmax<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     m.case(logits.shape().to_vec(), cost::elementwise(logits.len(), 3, 2), move |b| Ok(vec![b.softmax(&logits)?]))
 }
 
-fn weighted_sum<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let terms = [m.normal(&[1])?, m.normal(&[1])?];
-    m.case([1], cost::elementwise(1, 4, 3), move |b| Ok(vec![b.weighted_sum(&[&terms[0], &terms[1]], &[1.0, 0.5])?]))
-}
-fn l2_penalty<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let (shape, mut ranges) = flat(m);
-    ranges[0].l2 = 1e-5;
-    let params = m.normal(&shape)?;
-    m.case(shape, cost::elementwise(shape[0], 2, 1), move |b| Ok(vec![b.l2_penalty(&params, &ranges)?]))
-}
-
 /// Parameters of the whole model, as one range.
 fn flat<B: Backend>(m: &Maker<B>) -> ([usize; 1], Vec<Range>) {
     use crate::models::{Epsat, Model};
-    let len = Epsat::new(m.size.model.clone()).specs().iter().filter(|s| s.trainable).map(|s| s.len()).sum();
+    let len = Epsat::new(m.size.model.clone())
+        .specs(m.size.enhancer_length, m.size.promoter_length)
+        .iter()
+        .filter(|s| s.trainable)
+        .map(|s| s.len())
+        .sum();
     ([len], vec![Range { offset: 0, len, l2: 0.0, frozen: false }])
 }
 fn finish_gradients<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {

@@ -55,7 +55,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let enhancer = length(args.enhancer_length, config.data.enhancer_length, 3000);
     let promoter = length(args.promoter_length, config.data.promoter_length, 2000);
     network.check_lengths(enhancer, promoter)?;
-    let specs = network.specs();
+    let specs = network.specs(enhancer, promoter);
     let count = |trainable_only: bool| specs.iter().filter(|s| s.trainable || !trainable_only).map(Spec::len).sum();
     let mut by_part = BTreeMap::new();
     for spec in specs.iter().filter(|s| s.trainable) {

@@ -7,6 +7,7 @@ mod data;
 mod load;
 mod model;
 mod phase;
+mod speid;
 mod split;
 mod train;
 
@@ -15,6 +16,7 @@ pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, is_boosted, load, load_boosted, preset};
 pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
 pub use phase::{Objective, Phase, PhaseConfig};
+pub use speid::{GateKind, SpeidConfig};
 pub use split::SplitConfig;
 pub use train::{BestBy, TrainConfig};
 

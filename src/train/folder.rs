@@ -70,6 +70,14 @@ impl RunFolder {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         write_atomically(&self.file(name), |out| out.write_all(bytes))
     }
+    /// As [`RunFolder::write`], of a file that `content` writes piece by piece.
+    pub fn write_with(&self, name: &str, content: impl FnOnce(&mut dyn Write, &Path) -> Result<()>) -> Result<()> {
+        let (path, mut failure) = (self.file(name), None);
+        let written = write_atomically(&path, |out| {
+            content(out, &path).map_err(|error| std::io::Error::other(failure.insert(error).to_string()))
+        });
+        written.map_err(|error| failure.unwrap_or(error))
+    }
     /// Writes a value as readable JSON.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_string_pretty(value).expect("results are JSON types");

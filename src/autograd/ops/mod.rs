@@ -20,7 +20,7 @@ pub use class_loss::class_loss;
 pub use conv1d::conv1d;
 pub use dna_conv::{DnaAffineVars, dna_conv, soft_dna_conv};
 pub use elementwise::{dropout, relu};
-pub use layout::{concat_length, swap_leading};
+pub use layout::{concat_length, reshape, swap_leading};
 pub use linear::linear;
 pub use lstm::{LstmVars, bilstm};
 pub use max_pool::max_pool;
