@@ -10,6 +10,7 @@ mod data_synth;
 mod data_windows;
 mod emulated;
 mod evaluation;
+mod explain;
 mod layering;
 mod metrics;
 mod splits;
