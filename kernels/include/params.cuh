@@ -73,7 +73,7 @@ struct ReadoutParams {
 };
 
 struct LossParams {
-    int batch, classes, exchanged;
+    int batch, logits, classes, kind; // kind: 0 cross entropy, 1 exchanged, 2 binary (one logit, two classes)
 };
 
 /// One range of the flat parameter buffer.
@@ -103,7 +103,7 @@ struct AdamParams {
     X(LstmParams, 20)                                                                                                  \
     X(AttentionParams, 56)                                                                                             \
     X(ReadoutParams, 8)                                                                                                \
-    X(LossParams, 12)                                                                                                  \
+    X(LossParams, 16)                                                                                                  \
     X(ParamRange, 16)                                                                                                  \
     X(AdamParams, 32)
 

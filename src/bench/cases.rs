@@ -1,4 +1,6 @@
-//! One case per primitive, at the shapes of an EPSAT step.
+//! One case per primitive, at the shapes of an EPSAT step; what only other networks need, at theirs.
+
+mod speid;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -130,6 +132,8 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("add_assign", add_assign),
         ("dna_conv", dna_conv),
         ("dna_conv_backward", dna_conv_backward),
+        ("dna_conv_bias", speid::dna_conv_bias),
+        ("dna_conv_bias_backward", speid::dna_conv_bias_backward),
         ("conv1d", conv1d),
         ("conv1d_backward_input", conv1d_backward_input),
         ("conv1d_backward_weight", conv1d_backward_weight),
@@ -160,7 +164,10 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("readout_norm_backward", readout_norm_backward),
         ("class_loss", class_loss),
         ("class_loss_backward", class_loss_backward),
+        ("binary_cross_entropy", speid::binary_cross_entropy),
         ("softmax", softmax),
+        ("weighted_sum", speid::weighted_sum),
+        ("l2_penalty", speid::l2_penalty),
         ("finish_gradients", finish_gradients),
         ("adam", adam),
     ]
@@ -483,7 +490,12 @@ fn softmax<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
 /// Parameters of the whole model, as one range.
 fn flat<B: Backend>(m: &Maker<B>) -> ([usize; 1], Vec<Range>) {
     use crate::models::{Epsat, Model};
-    let len = Epsat::new(m.size.model.clone()).specs().iter().filter(|s| s.trainable).map(|s| s.len()).sum();
+    let len = Epsat::new(m.size.model.clone())
+        .specs(m.size.enhancer_length, m.size.promoter_length)
+        .iter()
+        .filter(|s| s.trainable)
+        .map(|s| s.len())
+        .sum();
     ([len], vec![Range { offset: 0, len, l2: 0.0, frozen: false }])
 }
 fn finish_gradients<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {

@@ -48,7 +48,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let network = Network::new(&config.model);
     let (enhancer, promoter) = (args.enhancer_length, args.promoter_length);
     network.check_lengths(enhancer, promoter)?;
-    let specs = network.specs();
+    let specs = network.specs(enhancer, promoter);
     let count = |trainable_only: bool| specs.iter().filter(|s| s.trainable || !trainable_only).map(Spec::len).sum();
     let mut by_part = BTreeMap::new();
     for spec in specs.iter().filter(|s| s.trainable) {

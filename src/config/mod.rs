@@ -5,12 +5,16 @@
 mod data;
 mod load;
 mod model;
+mod phase;
+mod speid;
 mod split;
 mod train;
 
 pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, load, preset};
 pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+pub use phase::{Objective, Phase, PhaseConfig};
+pub use speid::{GateKind, SpeidConfig};
 pub use split::SplitConfig;
 pub use train::{BestBy, TrainConfig};
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::SpeidConfig;
 use crate::error::{Error, Result};
 
 /// The network and its sizes.
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum ModelConfig {
     Epsat(EpsatConfig),
+    Speid(SpeidConfig),
 }
 
 impl ModelConfig {
@@ -16,12 +18,14 @@ impl ModelConfig {
     pub fn name(&self) -> &'static str {
         match self {
             ModelConfig::Epsat(_) => "epsat",
+            ModelConfig::Speid(_) => "speid",
         }
     }
     /// Error for sizes that cannot work.
     pub fn validate(&self) -> Result<()> {
         match self {
             ModelConfig::Epsat(c) => c.validate(),
+            ModelConfig::Speid(c) => c.validate(),
         }
     }
 }

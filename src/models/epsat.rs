@@ -1,6 +1,6 @@
 //! EPSAT: one-hot convolution per branch, bidirectional LSTM over the joined positions, multi-head self-attention.
 
-use super::{Changed, DeviceBatch, Kept, LayerSummary, Model, Output, SideInput, too_short};
+use super::{Changed, DeviceBatch, Kept, LayerSummary, Model, Output, SideInput, too_short, total_loss};
 use crate::autograd::ops::{
     DnaAffineVars, LstmVars, attention, bilstm, class_loss, concat_length, dna_conv, dropout, linear, position_sum,
     readout_norm, soft_dna_conv, swap_leading,
@@ -121,8 +121,8 @@ impl Epsat {
             LossKind::CrossEntropy => ClassLoss::CrossEntropy,
             LossKind::ExchangedCrossEntropy => ClassLoss::ExchangedCrossEntropy,
         };
-        let (loss, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
-        let terms = vec![("ce", loss.value().clone())];
+        let (ce, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
+        let (loss, terms) = total_loss(tape, parameters, &[("ce", &ce, 1.0)])?;
         Ok(Output { loss, logits, probabilities, terms })
     }
 }
@@ -132,7 +132,7 @@ impl Model for Epsat {
         "epsat"
     }
 
-    fn specs(&self) -> Vec<Spec> {
+    fn specs(&self, _: usize, _: usize) -> Vec<Spec> {
         let c = &self.config;
         let mut specs = Vec::new();
         for branch in BRANCHES {
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn full_size_has_the_published_parameter_count() {
         let model = Epsat::new(EpsatConfig::default());
-        let count: usize = model.specs().iter().filter(|s| s.trainable).map(Spec::len).sum();
+        let count: usize = model.specs(3000, 2000).iter().filter(|s| s.trainable).map(Spec::len).sum();
         assert_eq!(count, 685_070);
         let by_layer: usize = model.layers(3000, 2000).iter().map(|l| l.parameters).sum();
         assert_eq!(by_layer, 685_070);

@@ -2,15 +2,18 @@
 
 mod changed;
 mod epsat;
+mod speid;
 
 pub use changed::{Changed, Kept};
 pub use epsat::Epsat;
+pub use speid::Speid;
 
+use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Attention, Backend, DnaBatch, DnaConv, Tensor};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
-use crate::nn::{Bound, Spec};
+use crate::nn::{Bound, Parameters, Spec};
 
 /// A batch on the device.
 pub struct DeviceBatch<B: Backend> {
@@ -74,12 +77,26 @@ impl<B: Backend> DeviceBatch<B> {
 pub struct Output<B: Backend> {
     /// Total loss, `[1]`.
     pub loss: Var<B>,
-    /// Class logits, `[B,2]`.
+    /// Class logits, `[B,2]`; `[B,1]` of a model with one logit, that of "interacting".
     pub logits: Var<B>,
     /// Class probabilities, `[B,2]`; the second column is "interacting".
     pub probabilities: Tensor<B>,
     /// The parts of the loss by name, `[1]` each.
     pub terms: Vec<(&'static str, Tensor<B>)>,
+}
+
+/// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
+/// has one) as a constant: the optimiser adds their gradient itself. Returns the terms that [`Output`] lists as well.
+fn total_loss<B: Backend>(
+    tape: &mut Tape<B>,
+    parameters: &Bound<'_, B>,
+    terms: &[(&'static str, &Var<B>, f32)],
+) -> Result<(Var<B>, Vec<(&'static str, Tensor<B>)>)> {
+    let l2 = parameters.l2_penalty()?.map(Var::constant);
+    let all: Vec<_> = terms.iter().copied().chain(l2.iter().map(|l2| ("l2", l2, 1.0))).collect();
+    let (vars, factors): (Vec<_>, Vec<_>) = all.iter().map(|&(_, var, factor)| (var, factor)).unzip();
+    let loss = weighted_sum(tape, &vars, &factors)?;
+    Ok((loss, all.into_iter().map(|(name, var, _)| (name, var.value().clone())).collect()))
 }
 
 /// One layer for people: name, output shape of one sample, learned parameters.
@@ -94,8 +111,8 @@ pub struct LayerSummary {
 pub trait Model {
     /// Name of the architecture.
     fn name(&self) -> &'static str;
-    /// Its tensors.
-    fn specs(&self) -> Vec<Spec>;
+    /// Its tensors for windows of these lengths.
+    fn specs(&self, enhancer_length: usize, promoter_length: usize) -> Vec<Spec>;
     /// Its layers for windows of these lengths.
     fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary>;
     /// Multiplications and additions of one sample's forward pass (dense convolutions).
@@ -104,6 +121,14 @@ pub trait Model {
     fn activation_bytes(&self, batch: usize, enhancer_length: usize, promoter_length: usize, train: bool) -> usize;
     /// Error if windows of these lengths are too short.
     fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()>;
+    /// Error if a file with starting values cannot be used.
+    fn check_files(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Puts in place the starting values that come from a file, if the configuration names one.
+    fn start<B: Backend>(&self, _parameters: &Parameters<B>) -> Result<()> {
+        Ok(())
+    }
     /// Runs the network; training mode, dropout and recording are the tape's.
     fn forward<B: Backend>(
         &self,
@@ -111,6 +136,14 @@ pub trait Model {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>>;
+    /// Trains other terms of the loss from now on; error for terms that this model does not have.
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        if objective == Objective::Full {
+            return Ok(());
+        }
+        let message = format!("{} has a single loss; a phase of it takes objective = \"full\"", self.name());
+        Err(Error::config("train.phases", message))
+    }
     /// The part of the network that a tensor belongs to, for summaries.
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         tensor.split('.').next().unwrap_or(tensor)
@@ -189,6 +222,7 @@ fn not_offered(model: &str, op: &'static str) -> Error {
 #[derive(Clone, Debug)]
 pub enum Network {
     Epsat(Epsat),
+    Speid(Speid),
 }
 
 impl Network {
@@ -196,6 +230,7 @@ impl Network {
     pub fn new(config: &ModelConfig) -> Self {
         match config {
             ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
+            ModelConfig::Speid(c) => Network::Speid(Speid::new(c.clone())),
         }
     }
 }
@@ -205,6 +240,7 @@ macro_rules! each {
     ($self:expr, $m:ident => $call:expr) => {
         match $self {
             Network::Epsat($m) => $call,
+            Network::Speid($m) => $call,
         }
     };
 }
@@ -213,8 +249,8 @@ impl Model for Network {
     fn name(&self) -> &'static str {
         each!(self, m => m.name())
     }
-    fn specs(&self) -> Vec<Spec> {
-        each!(self, m => m.specs())
+    fn specs(&self, enhancer_length: usize, promoter_length: usize) -> Vec<Spec> {
+        each!(self, m => m.specs(enhancer_length, promoter_length))
     }
     fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary> {
         each!(self, m => m.layers(enhancer_length, promoter_length))
@@ -228,6 +264,12 @@ impl Model for Network {
     fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()> {
         each!(self, m => m.check_lengths(enhancer_length, promoter_length))
     }
+    fn check_files(&self) -> Result<()> {
+        each!(self, m => m.check_files())
+    }
+    fn start<B: Backend>(&self, parameters: &Parameters<B>) -> Result<()> {
+        each!(self, m => m.start(parameters))
+    }
     fn forward<B: Backend>(
         &self,
         tape: &mut Tape<B>,
@@ -235,6 +277,9 @@ impl Model for Network {
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.forward(tape, parameters, batch))
+    }
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        each!(self, m => m.set_objective(objective))
     }
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         each!(self, m => m.part(tensor))

@@ -10,7 +10,7 @@ use epi_engine::rng::Stream;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-use crate::support::{LENGTHS, program, tiny_file, train};
+use crate::support::{LENGTHS, TINY, program, tiny_file, train, train_tiny};
 
 /// A run of a tiny model, trained for a moment.
 struct Run {
@@ -364,4 +364,26 @@ fn reuse_within_its_margin_is_close_and_exact_beyond() {
     let changes = exact.iter().map(|s| (s.log_odds - base.score.log_odds).abs()).fold(0.0f32, f32::max);
     assert!(off(100) < 2e-5, "{}", off(100));
     assert!(off(4) < off(0).max(1e-4) && off(4) < 0.5 * changes, "{} {} of {changes}", off(0), off(4));
+}
+
+#[test]
+fn every_network_takes_part_in_what_it_can() {
+    for tiny in &TINY {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, path) = (tiny_file(folder.path(), 160), folder.path().join("run"));
+        train_tiny(tiny, &data, &path, &[]).assert().success();
+        let run = Run { _folder: folder, path, data };
+        let found = explain(&run, "attributions", &["--rows", "4", "--steps", "200"]);
+        let pair = &found["pairs"][0];
+        let [sum, difference] = ["sum", "difference"].map(|k| pair[k].as_f64().unwrap());
+        assert!((sum - difference).abs() < 0.05 * difference.abs() + 1e-3, "{}: {pair}", tiny.preset);
+        explain(&run, "mutate", &["--rows", "4", "--side", "promoter"]);
+        assert_eq!(text(&run, "mutate-row4.tsv").lines().count(), 1 + 3 * LENGTHS[1], "{}", tiny.preset);
+        explain(&run, "filters", &["--part", "all"]);
+        if tiny.preset != "epsat" {
+            let path = run.path.to_str().unwrap();
+            let command = ["explain", "attention", path, "--rows", "4", "--device", "cpu"];
+            program(&command).assert().code(1).stderr(contains("no attention layer"));
+        }
+    }
 }

@@ -52,18 +52,47 @@ kernel! {
                 *g += factor * t;
             }
         }
-        let mut sums = [0.0f64; 8];
-        for group in grads.chunks(8) {
-            for (sum, &g) in sums.iter_mut().zip(group) {
-                *sum += f64::from(g) * f64::from(g);
-            }
-        }
-        let mut total = 0.0;
-        for sum in sums {
-            total += sum;
-        }
-        total
+        squares(grads)
     }
+}
+
+pub fn l2_penalty(cpu: &Cpu, params: &Tensor, ranges: &[Range]) -> Result<Tensor> {
+    check("l2_penalty", params, &[], ranges)?;
+    let (theta, isa) = (cpu.read(params), cpu.isa());
+    let pieces: Vec<_> = pieces(ranges).into_iter().filter(|(range, ..)| range.l2 != 0.0).collect();
+    let mut squares = vec![0.0f64; pieces.len()];
+    pieces.par_iter().zip(&mut squares).for_each(|(&(range, start, len), square)| {
+        *square = f64::from(range.l2) * sum_of_squares(isa, &theta[start..start + len]);
+    });
+    cpu.filled(&[squares.iter().sum::<f64>() as f32], &[1])
+}
+
+kernel! {
+    fn sum_of_squares<S>(s, values: &[f32]) -> f64 {
+        let _ = s;
+        squares(values)
+    }
+}
+
+/// Σ x² in eight sums that are added in order.
+#[inline(always)]
+fn squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let groups = values.chunks_exact(8);
+    let rest = groups.remainder();
+    for group in groups {
+        for (sum, &x) in sums.iter_mut().zip(group) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x) * f64::from(x);
+    }
+    let mut total = 0.0;
+    for sum in sums {
+        total += sum;
+    }
+    total
 }
 
 pub fn step(

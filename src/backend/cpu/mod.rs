@@ -396,6 +396,12 @@ impl Backend for Cpu {
     fn softmax(&self, logits: &Tensor) -> Result<Tensor> {
         loss::softmax(self, logits)
     }
+    fn weighted_sum(&self, terms: &[&Tensor], factors: &[f32]) -> Result<Tensor> {
+        elementwise::weighted_sum(self, terms, factors)
+    }
+    fn l2_penalty(&self, params: &Tensor, ranges: &[Range]) -> Result<Tensor> {
+        adam::l2_penalty(self, params, ranges)
+    }
     fn finish_gradients(&self, params: &Tensor, grads: &Tensor, ranges: &[Range]) -> Result<Tensor> {
         adam::finish_gradients(self, params, grads, ranges)
     }

@@ -410,6 +410,12 @@ impl Backend for Cuda {
     fn softmax(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>> {
         loss::softmax(self, logits)
     }
+    fn weighted_sum(&self, terms: &[&Tensor<Self>], factors: &[f32]) -> Result<Tensor<Self>> {
+        elementwise::weighted_sum(self, terms, factors)
+    }
+    fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
+        adam::l2_penalty(self, params, ranges)
+    }
     fn finish_gradients(&self, params: &Tensor<Self>, grads: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
         adam::finish_gradients(self, params, grads, ranges)
     }

@@ -231,6 +231,7 @@ fn check_misc<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<bo
     match case.text("op") {
         "readout" => check_readout(b, case, judge),
         "cross_entropy" => check_cross_entropy(b, case, judge),
+        "bce_with_logits" => check_bce(b, case, judge),
         "adam" => check_adam(b, case, judge),
         _ => Ok(false),
     }
@@ -256,6 +257,20 @@ fn check_cross_entropy<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> 
     judge.output(&format!("{}.loss", case.name), &loss, case.get("loss"));
     judge.output(&format!("{}.prob", case.name), &probabilities, case.get("prob"));
     judge.output(&format!("{}.prob by softmax", case.name), &b.softmax(&x)?, case.get("prob"));
+    let dx = b.class_loss_backward(&probabilities, &labels, &weights, &up(b, case.get("gy"))?, kind)?;
+    judge.gradient(&format!("{}.gx", case.name), &dx, case.get("gx"));
+    Ok(true)
+}
+
+fn check_bce<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<bool> {
+    let (x, labels, kind) = (up(b, case.get("x"))?, up(b, case.get("label"))?, ClassLoss::BinaryCrossEntropy);
+    let n = labels.len();
+    let (x, labels, weights) = (x.view(0, &[n, 1])?, labels.view(0, &[n])?, b.from_f64(&vec![1.0; n], &[n])?);
+    let (loss, probabilities) = b.class_loss(&x, &labels, &weights, kind)?;
+    judge.output(&format!("{}.loss", case.name), &loss, case.get("loss"));
+    let prob = case.get("prob");
+    let both = prob.values.iter().flat_map(|p| [1.0 - p, *p]).collect();
+    judge.output(&format!("{}.prob", case.name), &probabilities, &Array { shape: vec![n, 2], values: both });
     let dx = b.class_loss_backward(&probabilities, &labels, &weights, &up(b, case.get("gy"))?, kind)?;
     judge.gradient(&format!("{}.gx", case.name), &dx, case.get("gx"));
     Ok(true)

@@ -7,7 +7,7 @@ use crate::harness::{full_tier, note};
 use epi_engine::Result;
 use epi_engine::autograd::{Tape, Var};
 use epi_engine::backend::{Adam, Backend, DnaBatch, Tensor};
-use epi_engine::config::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+use epi_engine::config::{EpsatConfig, GateKind, LossKind, LstmAxis, ModelConfig, NormKind, SpeidConfig};
 use epi_engine::models::{DeviceBatch, Model, Network, Output};
 use epi_engine::nn::{Optimizer, Parameters};
 
@@ -31,6 +31,20 @@ pub fn network(fixture: &Fixture) -> Option<Network> {
             dropout_conv: 0.0,
             dropout_lstm: 0.0,
             dropout_attention: 0.0,
+        }))),
+        "speid" => Some(Network::new(&ModelConfig::Speid(SpeidConfig {
+            kernels: size("kernels"),
+            kernel_size: size("ksize"),
+            pool: size("pool"),
+            hidden: size("hidden"),
+            dense: size("dense"),
+            gate: if config["gate"] == "hard_sigmoid" { GateKind::HardSigmoid } else { GateKind::Sigmoid },
+            dropout_conv: 0.0,
+            dropout_lstm: 0.0,
+            dropout_dense: 0.0,
+            l2_conv: config["l2_conv"].as_f64().expect("a factor") as f32,
+            l2_dense: config["l2_dense"].as_f64().expect("a factor") as f32,
+            motifs: None,
         }))),
         _ => None,
     }
@@ -91,7 +105,8 @@ fn upload<B: Backend>(b: &B, fixture: &Fixture) -> Result<DeviceBatch<B>> {
 }
 
 fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judge<B>) -> Result<()> {
-    let mut parameters = Parameters::new(b, network.specs(), 0)?;
+    let length = |key: &str| fixture.meta("config")[key].as_u64().expect("a length") as usize;
+    let mut parameters = Parameters::new(b, network.specs(length("enh_len"), length("pro_len")), 0)?;
     let initial = fixture.initial();
     let ours: std::collections::BTreeSet<_> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(ours, initial.iter().map(|(name, _)| name.as_str()).collect(), "{}: names of the tensors", fixture.name);
@@ -119,6 +134,8 @@ fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judg
         judge.output(&format!("adam.losses[{step}]"), output.loss.value(), &expected);
         let stages = tape.named().to_vec();
         let gradients = tape.backward(&output.loss, b.from_f64(&[1.0], &[1])?)?;
+        // The optimiser adds the gradients of the L2 terms.
+        optimizer.update(&parameters)?;
         if step == 0 {
             check_output(judge, fixture, "out", &output);
             check_stages(judge, fixture, "act", &stages);
@@ -132,24 +149,33 @@ fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judg
             let limit = judge.limits.output.min(1e-5);
             check_statistics(judge, fixture, "buf1", limit, &parameters)?;
         }
-        optimizer.update(&parameters)?;
     }
     check_statistics(judge, fixture, "buf3", 1e-3, &parameters)?;
     check_weights(judge, fixture, &parameters, &initial)
 }
 
 fn check_output<B: Backend>(judge: &mut Judge<B>, fixture: &Fixture, prefix: &str, output: &Output<B>) {
-    let tensors = [("logits", output.logits.value()), ("prob", &output.probabilities), ("loss", output.loss.value())];
-    for (name, got) in tensors {
+    for (name, got) in [("logits", output.logits.value()), ("loss", output.loss.value())] {
         let key = format!("{prefix}.{name}");
         judge.output(&key, got, fixture.get(&key));
     }
+    let key = format!("{prefix}.prob");
+    judge.output(&key, &output.probabilities, &both_classes(fixture.get(&key)));
     for (name, got) in &output.terms {
         let key = format!("{prefix}.loss_{name}");
         if let Some(expected) = fixture.try_get(&key) {
             judge.output(&key, got, expected);
         }
     }
+}
+
+/// Probabilities of both classes, where the fixture has one logit and the second class only.
+fn both_classes(array: &Array) -> Array {
+    if array.shape[1] != 1 {
+        return array.clone();
+    }
+    let values = array.values.iter().flat_map(|p| [1.0 - p, *p]).collect();
+    Array { shape: vec![array.shape[0], 2], values }
 }
 
 /// A stage of the fixture with channels last.
