@@ -328,7 +328,7 @@ fn usage_errors_and_help() {
     for (args, word) in [
         (&["mutate", path, "--rows", "9999"][..], "rows 0 to"),
         (&["mutate", path, "--no-bases"], "--windows"),
-        (&["mutate", path, "--windows", "0"], "at least one"),
+        (&["mutate", path, "--windows", "1"], "at least two"),
         (&["filters", path, "--share", "2"], "--share"),
         (&["attributions", path, "--batch", "0"], "--batch"),
     ] {
