@@ -122,8 +122,9 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Opens the scores of `key`, with those that are there; a file of anything else is begun anew.
-    pub fn open(path: &Path, key: &str) -> Result<(Self, Vec<Score>)> {
+    /// Opens the scores of `key`, with those that are there, in whole batches, so that what follows is computed in the batches
+    /// of an unbroken run; a file of anything else is begun anew.
+    pub fn open(path: &Path, key: &str, batch: usize) -> Result<(Self, Vec<Score>)> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -139,6 +140,7 @@ impl Partial {
                 done.push(Score { log_odds, probability });
             }
         }
+        done.truncate(done.len() / batch * batch);
         for score in &done {
             let _ = writeln!(kept, "{}\t{}", score.log_odds, score.probability);
         }
@@ -170,8 +172,6 @@ pub fn run<B: Backend>(
 ) -> Result<Vec<Score>> {
     let mut scores = done;
     scores.truncate(edits.len());
-    // The same batches as in an unbroken run.
-    scores.truncate(scores.len() / scorer.batch() * scorer.batch());
     while scores.len() < edits.len() {
         let end = (scores.len() + scorer.batch()).min(edits.len());
         let new = scorer.edited(base, &edits[scores.len()..end], reuse)?;

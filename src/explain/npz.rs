@@ -23,8 +23,12 @@ impl Npz {
     /// Begins the file that will be `path`.
     pub fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let (file, temporary) =
-            tempfile::Builder::new().prefix(".epi-").tempfile_in(folder).map_err(Error::io(folder))?.into_parts();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".epi-");
+        // Temporary files are private; results are to be as readable as any new file (less the umask).
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let (file, temporary) = builder.tempfile_in(folder).map_err(Error::io(folder))?.into_parts();
         let zip = ZipWriter::new(BufWriter::new(file));
         Ok(Npz { zip, temporary, path: path.to_path_buf(), left: 0 })
     }

@@ -77,6 +77,14 @@ impl Vcf {
             }
         }
     }
+    /// Records of a file, for a progress bar.
+    pub fn count(path: &Path) -> Result<u64> {
+        let (mut lines, mut records) = (Lines::open(path)?, 0);
+        while let Some(line) = lines.next_line()? {
+            records += u64::from(!line.is_empty() && !line.starts_with('#'));
+        }
+        Ok(records)
+    }
     /// The next record.
     pub fn next_record(&mut self) -> Result<Option<Record>> {
         let Some(line) = self.lines.next_line()? else { return Ok(None) };

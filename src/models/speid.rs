@@ -1,11 +1,12 @@
 //! SPEID: one-hot convolution per branch, bidirectional LSTM over the joined positions, two dense layers.
 
-use super::{DeviceBatch, LayerSummary, Model, Output, too_short, total_loss};
+use super::{DeviceBatch, LayerSummary, Model, Output, SideInput, too_short, total_loss};
 use crate::autograd::ops::{
     DnaAffineVars, LstmVars, batch_norm, bilstm, class_loss, concat_length, dna_conv, dropout, linear, relu, reshape,
+    soft_dna_conv,
 };
 use crate::autograd::{Tape, Var};
-use crate::backend::{Backend, BatchNorm, ClassLoss, DnaConv, Gate};
+use crate::backend::{Backend, BatchNorm, ClassLoss, DnaConv, Gate, Tensor};
 use crate::config::{GateKind, SpeidConfig};
 use crate::data::meme::{self, Motif};
 use crate::error::Result;
@@ -40,21 +41,8 @@ impl Speid {
         DnaConv { channels: kernels, kernel: kernel_size, pool, train, eps, momentum, dropout: None }
     }
     /// Positions after pooling, both windows.
-    fn positions(&self, enhancer_length: usize, promoter_length: usize) -> usize {
+    fn total_positions(&self, enhancer_length: usize, promoter_length: usize) -> usize {
         self.conv().pooled_length(enhancer_length) + self.conv().pooled_length(promoter_length)
-    }
-    fn branch<B: Backend>(
-        &self,
-        tape: &mut Tape<B>,
-        parameters: &Bound<'_, B>,
-        branch: usize,
-        dna: &B::Dna,
-    ) -> Result<Var<B>> {
-        let weight = parameters.var(tape, &format!("{}_conv.weight", BRANCHES[branch]))?;
-        let bias = parameters.var(tape, &format!("{}_conv.bias", BRANCHES[branch]))?;
-        let out = dna_conv(tape, dna, &weight, &DnaAffineVars::Bias(bias), self.conv())?;
-        tape.name(["pool_enhancer", "pool_promoter"][branch], &out);
-        Ok(out)
     }
     fn norm<B: Backend>(
         &self,
@@ -139,7 +127,7 @@ impl Model for Speid {
             specs.push(Spec::new(name("bias"), &[gates], forget));
         }
         norm(&mut specs, "bn_lstm", 2 * c.hidden);
-        let flat = self.positions(enhancer_length, promoter_length) * 2 * c.hidden;
+        let flat = self.total_positions(enhancer_length, promoter_length) * 2 * c.hidden;
         for (name, inputs, outputs, l2) in [("dense", flat, c.dense, c.l2_dense), ("final", c.dense, 1, 0.0)] {
             let weight = Spec::new(format!("{name}.weight"), &[outputs, inputs], Init::glorot(inputs, outputs));
             specs.push(Spec { l2, ..weight });
@@ -160,7 +148,7 @@ impl Model for Speid {
             layer(format!("{branch} conv1d, ReLU"), &[c.kernels, self.conv().conv_length(length)], parameters);
             layer(format!("{branch} max pool {}", c.pool), &[c.kernels, self.conv().pooled_length(length)], 0);
         }
-        let t = self.positions(enhancer_length, promoter_length);
+        let t = self.total_positions(enhancer_length, promoter_length);
         layer("concatenate, batch norm, dropout".into(), &[t, c.kernels], 2 * c.kernels);
         let lstm = 2 * 4 * c.hidden * (c.kernels + c.hidden + 1);
         layer("bidirectional LSTM".into(), &[t, 2 * c.hidden], lstm);
@@ -175,14 +163,14 @@ impl Model for Speid {
     fn flops_forward(&self, enhancer_length: usize, promoter_length: usize) -> f64 {
         let c = &self.config;
         let conv = self.conv().conv_length(enhancer_length) + self.conv().conv_length(promoter_length);
-        let t = self.positions(enhancer_length, promoter_length);
+        let t = self.total_positions(enhancer_length, promoter_length);
         let per_position = 2 * 4 * c.hidden * (c.kernels + c.hidden) + 2 * c.hidden * c.dense;
         2.0 * (conv * c.kernels * 4 * c.kernel_size + t * per_position + c.dense) as f64
     }
 
     fn activation_bytes(&self, batch: usize, enhancer_length: usize, promoter_length: usize, train: bool) -> usize {
         let c = &self.config;
-        let rows = batch * self.positions(enhancer_length, promoter_length);
+        let rows = batch * self.total_positions(enhancer_length, promoter_length);
         let floats = if train {
             // Pooled and winners, joined, normalised and dropped; LSTM gates and states; its output, normalised and dropped;
             // gradients of two of the widest.
@@ -226,25 +214,65 @@ impl Model for Speid {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
-        let c = &self.config;
-        let enhancer = self.branch(tape, parameters, 0, &batch.enhancer)?;
-        let promoter = self.branch(tape, parameters, 1, &batch.promoter)?;
-        let positions = concat_length(tape, &[&enhancer, &promoter])?; // [B,T,kernels]
+        let mut branches = Vec::new();
+        for side in 0..2 {
+            let out = self.positions(tape, parameters, side, batch.input(side), self.config.pool)?;
+            tape.name(["pool_enhancer", "pool_promoter"][side], &out);
+            branches.push(out);
+        }
+        let positions = concat_length(tape, &[&branches[0], &branches[1]])?; // [B,T,kernels]
+        self.from_positions(tape, parameters, positions, &batch.labels, &batch.weights)
+    }
+
+    fn soft_windows(&self) -> bool {
+        true
+    }
+
+    fn first_convolution(&self) -> Option<DnaConv> {
+        Some(self.conv())
+    }
+
+    fn positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        side: usize,
+        input: SideInput<'_, B>,
+        pool: usize,
+    ) -> Result<Var<B>> {
+        let weight = parameters.var(tape, &format!("{}_conv.weight", BRANCHES[side]))?;
+        let affine = DnaAffineVars::Bias(parameters.var(tape, &format!("{}_conv.bias", BRANCHES[side]))?);
+        let spec = DnaConv { pool, ..self.conv() };
+        match input {
+            SideInput::Dna(dna) => dna_conv(tape, dna, &weight, &affine, spec),
+            SideInput::Soft(soft) => soft_dna_conv(tape, soft, &weight, &affine, spec),
+        }
+    }
+
+    fn from_positions<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        positions: Var<B>,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        let (c, samples) = (&self.config, positions.shape()[0]);
         let positions = self.norm(tape, parameters, "bn_concat", &positions)?;
         let positions = dropout(tape, &positions, c.dropout_conv, DROPOUT_CONV)?;
         let hidden = self.lstm(tape, parameters, &positions)?; // [B,T,2H]
         tape.name("lstm", &hidden);
         let hidden = self.norm(tape, parameters, "bn_lstm", &hidden)?;
         let hidden = dropout(tape, &hidden, c.dropout_lstm, DROPOUT_LSTM)?;
-        let flat = hidden.value().len() / batch.len;
-        let hidden = reshape(tape, &hidden, &[batch.len, flat])?;
+        let flat = hidden.value().len() / samples;
+        let hidden = reshape(tape, &hidden, &[samples, flat])?;
         let dense = self.dense(tape, parameters, "dense", &hidden)?;
         let dense = relu(tape, &dense)?; // [B,dense]
         tape.name("dense", &dense);
         let dense = dropout(tape, &dense, c.dropout_dense, DROPOUT_DENSE)?;
         let logits = self.dense(tape, parameters, "final", &dense)?; // [B,1]
         let kind = ClassLoss::BinaryCrossEntropy;
-        let (bce, probabilities) = class_loss(tape, &logits, &batch.labels, &batch.weights, kind)?;
+        let (bce, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
         let (loss, terms) = total_loss(tape, parameters, &[("bce", &bce, 1.0)])?;
         Ok(Output { loss, logits, probabilities, terms })
     }

@@ -11,6 +11,7 @@ mod data_synth;
 mod data_windows;
 mod emulated;
 mod evaluation;
+mod explain;
 mod layering;
 mod metrics;
 mod splits;

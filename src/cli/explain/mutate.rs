@@ -66,8 +66,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &Output) -> Result<()> {
-    if args.windows == Some(0) || args.step == 0 || args.deletions.contains(&0) {
-        return Err(Error::config("--windows, --step, --deletions", "at least one base").into());
+    if args.windows.is_some_and(|w| w < 2) {
+        return Err(Error::config("--windows", "at least two bases; single ones are changed without it").into());
+    }
+    if args.step == 0 || args.deletions.contains(&0) {
+        return Err(Error::config("--step, --deletions", "at least one base").into());
     }
     let opened = args.run.open(out)?;
     catch_interrupts();
@@ -113,7 +116,7 @@ fn mutagenesis<B: Backend>(
             "batch": scorer.batch(), "reuse": format!("{reuse:?}"), "device": scorer.backend.name(),
         });
         let path = opened.out.file(&format!(".mutate-row{}.partial", place.row));
-        let (mut partial, done) = Partial::open(&path, &key.to_string())?;
+        let (mut partial, done) = Partial::open(&path, &key.to_string(), scorer.batch())?;
         let (resumed, watch) = (done.len(), Watch::new(out, None));
         let bar = out.progress(edits.len() as u64, "copies");
         bar.set_message(format!("row {}", place.row));

@@ -51,11 +51,13 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     let files = [opened.out.file("variants.tsv"), opened.out.file("variants.vcf")];
     let watch = Watch::new(out, None);
     let bar = out.progress(0, "records");
+    if !bar.is_hidden() {
+        bar.set_length(Vcf::count(&args.vcf)?);
+    }
     let counts = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
         score_variants(&scorer, &sources, &mut vcf, (&files[0], &files[1]), &mut |done| {
-            bar.set_length(done);
             bar.set_position(done);
             if watch.interrupted() {
                 return Err(Error::Interrupted("nothing was written".into()));

@@ -34,8 +34,8 @@ fn network<B: Backend>(b: &B, fixture: &Fixture) -> (Network, Parameters<B>) {
         readout: size("readout"),
         ..EpsatConfig::default()
     }));
-    let parameters = Parameters::new(b, network.specs(), 0).unwrap();
-    for spec in network.specs() {
+    let parameters = Parameters::new(b, network.specs(37, 29), 0).unwrap();
+    for spec in network.specs(37, 29) {
         parameters.set(&spec.name, &fixture.get(&format!("w.{}", spec.name)).f32()).unwrap();
     }
     (network, parameters)
