@@ -2,7 +2,7 @@
 
 use super::Real;
 use super::memory::{Tensor, accumulate, read, tensor};
-use crate::backend::Conv1d;
+use crate::backend::{Conv1d, DnaBatch};
 use crate::error::{Error, Result};
 
 /// Every (output position, tap, input position) that meets inside the input.
@@ -36,6 +36,7 @@ pub fn forward<T: Real>(
     inp: &Tensor<T>,
     weight: &Tensor<T>,
     bias: Option<&Tensor<T>>,
+    leaky: Option<f32>,
     spec: Conv1d,
 ) -> Result<Tensor<T>> {
     const OP: &str = "conv1d";
@@ -56,32 +57,77 @@ pub fn forward<T: Real>(
             }
         }
     }
-    if let Some(bias) = bias {
-        let bias = read(bias);
-        out.iter_mut().enumerate().for_each(|(n, y)| *y += bias[n % outputs]);
-    }
+    finish(&mut out, outputs, bias, leaky);
     Ok(tensor(out, &[batch, out_length, outputs]))
 }
 
-pub fn backward_input<T: Real>(dout: &Tensor<T>, weight: &Tensor<T>, spec: Conv1d, length: usize) -> Result<Tensor<T>> {
-    const OP: &str = "conv1d_backward_input";
-    let [batch, _, _] = dout.dims(OP)?;
-    let [outputs, inputs, kernel] = weight.dims(OP)?;
-    let out_length = output_length(OP, spec, length, kernel)?;
-    dout.expect_shape(OP, "dout", &[batch, out_length, outputs])?;
-    let (dy, w) = (read(dout), read(weight));
-    let mut dinp = vec![T::ZERO; batch * length * inputs];
+/// Bias and LeakyReLU.
+fn finish<T: Real>(out: &mut [T], channels: usize, bias: Option<&Tensor<T>>, leaky: Option<f32>) {
+    if let Some(bias) = bias {
+        let bias = read(bias);
+        out.iter_mut().enumerate().for_each(|(n, y)| *y += bias[n % channels]);
+    }
+    if let Some(slope) = leaky {
+        out.iter_mut().for_each(|y| *y = y.leaky_relu(T::of(slope.into())));
+    }
+}
+
+/// The transposed convolution, which is also the input gradient of the plain one.
+pub fn transposed<T: Real>(
+    op: &'static str,
+    inp: &Tensor<T>,
+    weight: &Tensor<T>,
+    bias: Option<&Tensor<T>>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+    length: usize,
+) -> Result<Tensor<T>> {
+    let [batch, _, _] = inp.dims(op)?;
+    let [inputs, outputs, kernel] = weight.dims(op)?;
+    let inp_length = output_length(op, spec, length, kernel)?;
+    inp.expect_shape(op, "inp", &[batch, inp_length, inputs])?;
+    bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
+    let (x, w) = (read(inp), read(weight));
+    let mut out = vec![T::ZERO; batch * length * outputs];
     for b in 0..batch {
-        for &(l, k, at) in &meetings(out_length, kernel, length, spec) {
-            for o in 0..outputs {
-                for i in 0..inputs {
-                    dinp[(b * length + at) * inputs + i] +=
-                        w[(o * inputs + i) * kernel + k] * dy[(b * out_length + l) * outputs + o];
+        for &(l, k, at) in &meetings(inp_length, kernel, length, spec) {
+            for i in 0..inputs {
+                for o in 0..outputs {
+                    out[(b * length + at) * outputs + o] +=
+                        w[(i * outputs + o) * kernel + k] * x[(b * inp_length + l) * inputs + i];
                 }
             }
         }
     }
-    Ok(tensor(dinp, &[batch, length, inputs]))
+    finish(&mut out, outputs, bias, leaky);
+    Ok(tensor(out, &[batch, length, outputs]))
+}
+
+/// One-hot DNA `[B,L,4]`.
+pub fn one_hot<T: Real>(dna: &DnaBatch) -> Tensor<T> {
+    let codes = (0..dna.batch()).flat_map(|b| dna.codes(b));
+    let values = codes.flat_map(|code| (0..4).map(move |a| if a == code { T::ONE } else { T::ZERO }));
+    tensor(values.collect(), &[dna.batch(), dna.length(), 4])
+}
+
+pub fn dna_forward<T: Real>(
+    dna: &DnaBatch,
+    weight: &Tensor<T>,
+    bias: Option<&Tensor<T>>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+) -> Result<Tensor<T>> {
+    forward(&one_hot(dna), weight, bias, leaky, spec)
+}
+
+pub fn dna_backward_weight<T: Real>(
+    dna: &DnaBatch,
+    dout: &Tensor<T>,
+    spec: Conv1d,
+    dweight: Option<&Tensor<T>>,
+    dbias: Option<&Tensor<T>>,
+) -> Result<()> {
+    backward_weight(&one_hot(dna), dout, spec, dweight, dbias)
 }
 
 pub fn backward_weight<T: Real>(
