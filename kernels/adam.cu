@@ -1,10 +1,11 @@
 // The optimiser on flat buffers of n elements, with a table of ranges (offset, length, l2, frozen) sorted by offset;
 // elements in no range are left alone, those of a frozen one get their l2 gradient and nothing else.
 //   finish   grads += 2 l2 params;     norm [1] = sqrt(Σ grads²) over what is not frozen
+//   l2       penalty [1] = Σ l2 params² over all ranges
 //   adam     g = grads min(1, clip / (norm + 1e-6));   m += (1-beta1)(g - m);   v += (1-beta2)(g² - v)
 //            params -= lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps),   lr and bias corrections from the StepState
 //            nothing at all if norm is not finite
-// Bytes: finish 12 n, adam 28 n. Grid: chunks of `chunk` elements, 256 threads. Squares are added in f64: a thread's in
+// Bytes: finish 12 n, l2 4 n, adam 28 n. Grid: chunks of `chunk` elements, 256 threads. Squares are added in f64: a thread's in
 // order of index, lanes by butterfly, warps and blocks in order. Deterministic. Source: Kingma & Ba 2015, as PyTorch.
 #include "include/common.cuh"
 #include "include/params.cuh"
@@ -39,12 +40,36 @@ EPI_KERNEL(finish_gradients, 256, 4,
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
+// Sum of the blocks' partial sums, in thread 0.
+EPI_DEVICE double sum_partial(int chunks, const double* partial, double* scratch) {
+    double sum = 0.0;
+    for (int i = int(threadIdx.x); i < chunks; i += 256) sum += partial[i];
+    return block_sum(sum, scratch);
+}
+
 EPI_KERNEL(gradient_norm, 256, 1, (AdamParams p, const double* partial, float* norm)) {
     EPI_SHARED(double, scratch, WARP);
-    double sum = 0.0;
-    for (int i = int(threadIdx.x); i < p.chunks; i += 256) sum += partial[i];
-    sum = block_sum(sum, scratch);
+    const double sum = sum_partial(p.chunks, partial, scratch);
     if (threadIdx.x == 0) norm[0] = float(sqrt(sum));
+}
+
+EPI_KERNEL(l2_partial, 256, 4, (AdamParams p, const ParamRange* ranges, const float* params, double* partial)) {
+    EPI_SHARED(double, scratch, WARP);
+    const int first = int(blockIdx.x) * p.chunk, last = min(p.count, first + p.chunk);
+    double sum = 0.0;
+    for (int i = first + int(threadIdx.x); i < last; i += 256) {
+        const int range = range_of(ranges, p.ranges, i);
+        if (range < 0 || ranges[range].l2 == 0.0f) continue;
+        sum += double(ranges[range].l2) * (double(params[i]) * double(params[i]));
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+EPI_KERNEL(l2_finish, 256, 1, (AdamParams p, const double* partial, float* penalty)) {
+    EPI_SHARED(double, scratch, WARP);
+    const double sum = sum_partial(p.chunks, partial, scratch);
+    if (threadIdx.x == 0) penalty[0] = float(sum);
 }
 
 EPI_KERNEL(adam_step, 256, 4,

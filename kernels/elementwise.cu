@@ -36,6 +36,11 @@ EPI_KERNEL(copy_elements, 256, 4, (int count, const float* src, float* dst)) {
     FOR_EACH(i, count) dst[i] = src[i];
 }
 
+// dst += factor * src; with `first`, dst = factor * src
+EPI_KERNEL(add_scaled, 256, 4, (int count, float factor, int first, const float* src, float* dst)) {
+    FOR_EACH(i, count) dst[i] = first ? factor * src[i] : fmaf(factor, src[i], dst[i]);
+}
+
 // dst = a + b; `b` may be null (the LSTM's folded bias)
 EPI_KERNEL(add_vectors, 256, 4, (int count, const float* a, const float* b, float* dst)) {
     FOR_EACH(i, count) dst[i] = b != nullptr ? a[i] + b[i] : a[i];

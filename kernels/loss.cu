@@ -3,6 +3,8 @@
 //   cross entropy   loss_b = -log p_label                     dlogits_k = w_b / Σw * dloss * (p_k - [k = label])
 //   exchanged       loss_b = -Σ_k p_k log_softmax(onehot)_k = log(e + K - 1) - p_label
 //                                                             dlogits_k = w_b / Σw * dloss * p_label (p_k - [k = label])
+//   binary          one logit z, as [0, z] of two classes: loss_b = log(1 + exp(∓z)), finite for any z
+//                                                             dlogit = w_b / Σw * dloss * (label ? -p_0 : p_1)
 // FLOPs ~10 B K. Loss: one block of 256 threads, a thread walks samples; softmax and backward: one thread a sample.
 // Deterministic.
 #include "include/common.cuh"
@@ -18,6 +20,14 @@ EPI_DEVICE float softmax_row(int classes, const float* logits, float* probabilit
     return top + logf(sum);
 }
 
+// Binary cross entropy of one logit; fills both probabilities.
+EPI_DEVICE float binary_row(float logit, bool positive, float* probabilities) {
+    probabilities[0] = 1.0f / (1.0f + expf(logit));
+    probabilities[1] = 1.0f / (1.0f + expf(-logit));
+    const float against = positive ? -logit : logit;
+    return fmaxf(against, 0.0f) + log1pf(expf(-fabsf(against)));
+}
+
 EPI_KERNEL(softmax_rows, 256, 4, (LossParams p, const float* logits, float* probabilities)) {
     const int b = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (b < p.batch) softmax_row(p.classes, logits + size_t(b) * p.classes, probabilities + size_t(b) * p.classes);
@@ -30,11 +40,17 @@ EPI_KERNEL(class_loss_forward, 256, 1,
     float sum = 0.0f, weight_sum = 0.0f;
     for (int b = int(threadIdx.x); b < p.batch; b += 256) {
         const size_t row = size_t(b) * p.classes;
-        const float log_sum = softmax_row(p.classes, logits + row, probabilities + row);
         const int label = int(labels[b]);
         const bool known = label >= 0 && label < p.classes; // others give a NaN loss, which stops training
-        float value = known ? log_sum - logits[row + label] : nanf("");
-        if (p.exchanged && known) value = logf(expf(1.0f) + float(p.classes - 1)) - probabilities[row + label];
+        float value;
+        if (p.kind == 2) {
+            value = binary_row(logits[b], label == 1, probabilities + row);
+        } else {
+            const float log_sum = softmax_row(p.classes, logits + row, probabilities + row);
+            value = known ? log_sum - logits[row + label] : 0.0f;
+        }
+        if (p.kind == 1 && known) value = logf(expf(1.0f) + float(p.classes - 1)) - probabilities[row + label];
+        if (!known) value = nanf("");
         sum = fmaf(weights[b], value, sum);
         weight_sum += weights[b];
     }
@@ -54,7 +70,11 @@ EPI_KERNEL(class_loss_backward, 256, 1,
         const size_t row = size_t(b) * p.classes;
         const int label = int(labels[b]);
         float factor = weights[b] / weight_sum * dloss[0];
-        if (p.exchanged) factor *= label >= 0 && label < p.classes ? probabilities[row + label] : nanf("");
+        if (p.kind == 2) {
+            dlogits[b] = factor * (label == 1 ? -probabilities[row] : probabilities[row + 1]);
+            continue;
+        }
+        if (p.kind == 1) factor *= label >= 0 && label < p.classes ? probabilities[row + label] : nanf("");
         for (int k = 0; k < p.classes; ++k)
             dlogits[row + k] = factor * (probabilities[row + k] - (k == label ? 1.0f : 0.0f));
     }

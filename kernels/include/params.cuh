@@ -92,7 +92,7 @@ struct ReadoutParams {
 };
 
 struct LossParams {
-    int batch, classes, exchanged;
+    int batch, logits, classes, kind; // kind: 0 cross entropy, 1 exchanged, 2 binary (one logit, two classes)
 };
 
 /// One range of the flat parameter buffer.
@@ -125,7 +125,7 @@ struct AdamParams {
     X(NoiseParams, 16)                                                                                                 \
     X(LatentParams, 8)                                                                                                 \
     X(ReadoutParams, 8)                                                                                                \
-    X(LossParams, 12)                                                                                                  \
+    X(LossParams, 16)                                                                                                  \
     X(ParamRange, 16)                                                                                                  \
     X(AdamParams, 32)
 

@@ -20,7 +20,7 @@ pub use device::{Device, DeviceChoice};
 pub use dna::DnaBatch;
 pub use tensor::{DType, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::{Dropout, Noise};
 
 /// What changes from step to step, in one record on the device: kernels read it through a pointer, so that a recorded
@@ -28,7 +28,7 @@ use crate::rng::{Dropout, Noise};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct StepState {
-    /// Optimiser step, counted from 1 during the first step.
+    /// Optimiser step, counted from 1 during the first step with fresh moments.
     pub step: u32,
     /// Step counter of the dropout streams.
     pub philox_step: u32,
@@ -170,6 +170,35 @@ pub enum ClassLoss {
     CrossEntropy,
     /// The released program: arguments exchanged, `-Σ_k softmax(logits)_k log_softmax(onehot(y))_k`.
     ExchangedCrossEntropy,
+    /// One logit a sample, that of class 1 where class 0 has the logit 0: probabilities `[B,2]`.
+    BinaryCrossEntropy,
+}
+
+impl ClassLoss {
+    /// Number of classes behind `logits` `[B,K]`; error unless this loss takes that many.
+    pub(crate) fn classes<B: Backend>(self, op: &'static str, logits: &Tensor<B>) -> Result<usize> {
+        let [batch, logits] = logits.dims(op)?;
+        match self {
+            _ if batch == 0 || logits == 0 => Err(Error::shape(op, format!("no logits in {:?}", [batch, logits]))),
+            ClassLoss::BinaryCrossEntropy if logits != 1 => {
+                Err(Error::shape(op, format!("binary cross entropy wants one logit a sample, not {logits}")))
+            }
+            ClassLoss::BinaryCrossEntropy => Ok(2),
+            _ => Ok(logits),
+        }
+    }
+    /// Number of logits behind `probabilities` `[B,K]`; error unless this loss makes that many.
+    pub(crate) fn logits<B: Backend>(self, op: &'static str, probabilities: &Tensor<B>) -> Result<usize> {
+        let [batch, classes] = probabilities.dims(op)?;
+        match self {
+            _ if batch == 0 || classes == 0 => Err(Error::shape(op, format!("no classes in {:?}", [batch, classes]))),
+            ClassLoss::BinaryCrossEntropy if classes != 2 => {
+                Err(Error::shape(op, format!("binary cross entropy has two classes, not {classes}")))
+            }
+            ClassLoss::BinaryCrossEntropy => Ok(1),
+            _ => Ok(classes),
+        }
+    }
 }
 
 /// One named range of the flat parameter buffer, as the optimiser sees it.
@@ -469,7 +498,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
         mode: ReadoutNorm,
     ) -> Result<Tensor<Self>>;
     /// `logits` `[B,K]`, `labels` `[B]` (class numbers as floats), `weights` `[B]` → loss `[1]` =
-    /// Σ_b w_b loss_b / Σ_b w_b, and probabilities `[B,K]`.
+    /// Σ_b w_b loss_b / Σ_b w_b, and probabilities `[B,K]` (`[B,2]` from the one logit of binary cross entropy).
     fn class_loss(
         &self,
         logits: &Tensor<Self>,
@@ -488,6 +517,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> Result<Tensor<Self>>;
     /// Softmax over the last dimension.
     fn softmax(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `out = Σ_i factors[i] · terms[i]`, element by element and in this order; at least one term, all of one shape.
+    fn weighted_sum(&self, terms: &[&Tensor<Self>], factors: &[f32]) -> Result<Tensor<Self>>;
+    /// Value `[1]` of the L2 terms, Σ λ‖θ‖² over `ranges` (frozen ones too) of the flat `params` `[n]`.
+    fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>>;
 
     // ---- autoencoders -----------------------------------------------------------------------------------------
     /// How `recon` `[B,L,4]` differs from one-hot DNA, which is never in memory: `[3]` = Σ (recon - onehot)² over all elements

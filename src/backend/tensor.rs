@@ -97,3 +97,19 @@ impl<B: Backend> Tensor<B> {
         Ok(Tensor { offset: self.offset + start, shape: shape.to_vec(), ..self.clone() })
     }
 }
+
+/// The one shape of the terms of a weighted sum; error if there is none, or not a factor for each.
+pub(super) fn same_shapes<'a, B: Backend>(
+    op: &'static str,
+    terms: &[&'a Tensor<B>],
+    factors: &[f32],
+) -> Result<&'a [usize]> {
+    let [first, ..] = terms else { return Err(Error::shape(op, "no terms")) };
+    if terms.len() != factors.len() {
+        return Err(Error::shape(op, format!("{} terms and {} factors", terms.len(), factors.len())));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        term.expect_shape(op, &format!("term {i}"), first.shape())?;
+    }
+    Ok(first.shape())
+}

@@ -161,6 +161,8 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("class_loss", class_loss),
         ("class_loss_backward", class_loss_backward),
         ("softmax", softmax),
+        ("weighted_sum", weighted_sum),
+        ("l2_penalty", l2_penalty),
         ("finish_gradients", finish_gradients),
         ("adam", adam),
     ]
@@ -250,7 +252,7 @@ impl<B: Backend> ConvInputs<B> {
 }
 
 fn conv1d<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d(&i.inp, &i.weight, Some(&i.bias), i.spec)?]))
+    ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d(&i.inp, &i.weight, Some(&i.bias), None, i.spec)?]))
 }
 fn conv1d_backward_input<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d_backward_input(&i.dout, &i.weight, i.spec, i.length)?]))
@@ -478,6 +480,17 @@ fn class_loss_backward<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
 fn softmax<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     let logits = m.normal(&[m.size.batch, 2])?;
     m.case(logits.shape().to_vec(), cost::elementwise(logits.len(), 3, 2), move |b| Ok(vec![b.softmax(&logits)?]))
+}
+
+fn weighted_sum<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
+    let terms = [m.normal(&[1])?, m.normal(&[1])?];
+    m.case([1], cost::elementwise(1, 4, 3), move |b| Ok(vec![b.weighted_sum(&[&terms[0], &terms[1]], &[1.0, 0.5])?]))
+}
+fn l2_penalty<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
+    let (shape, mut ranges) = flat(m);
+    ranges[0].l2 = 1e-5;
+    let params = m.normal(&shape)?;
+    m.case(shape, cost::elementwise(shape[0], 2, 1), move |b| Ok(vec![b.l2_penalty(&params, &ranges)?]))
 }
 
 /// Parameters of the whole model, as one range.

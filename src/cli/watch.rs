@@ -55,14 +55,15 @@ impl<'a> Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
-    fn step(&mut self, p: &Progress) {
+    fn step(&mut self, p: &Progress<'_>) {
         if let Some((_, bar)) = self.scoring.take() {
             bar.finish_and_clear();
         }
         let bar = self.training.get_or_insert_with(|| self.out.progress(u64::from(p.steps), "steps"));
         bar.set_position(u64::from(p.step));
         let loss = p.loss.map_or(String::new(), |loss| format!("  loss {loss:.4}"));
-        bar.set_message(format!("epoch {}{loss}  {:.1} samples/s", p.epoch, p.samples_per_s));
+        let phase = p.phase.map_or(String::new(), |name| format!("{name}, "));
+        bar.set_message(format!("{phase}epoch {}{loss}  {:.1} samples/s", p.epoch, p.samples_per_s));
     }
     fn say(&mut self, line: &str) {
         // A log on a full disk must not end a training that can still go on.

@@ -5,12 +5,14 @@
 mod data;
 mod load;
 mod model;
+mod phase;
 mod split;
 mod train;
 
 pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, load, preset};
-pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};
+pub use phase::{Objective, Phase, PhaseConfig};
 pub use split::SplitConfig;
 pub use train::{BestBy, TrainConfig};
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{PhaseConfig, phase};
 use crate::error::{Error, Result};
 
 /// What makes one evaluation of the validation part better than another.
@@ -10,6 +11,8 @@ use crate::error::{Error, Result};
 pub enum BestBy {
     /// The highest AUPR.
     Aupr,
+    /// The lowest loss.
+    Loss,
     /// The highest macro F1 per batch, averaged over batches: what the released EPSAT program reports.
     MacroF1PerBatch,
 }
@@ -47,6 +50,9 @@ pub struct TrainConfig {
     pub precision: String,
     /// `auto`, `cpu`, `cuda[:N]`, `emulator` or `reference`.
     pub device: String,
+    /// Phases one after another; without any, the settings above are the only one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseConfig>,
 }
 
 impl Default for TrainConfig {
@@ -68,6 +74,7 @@ impl Default for TrainConfig {
             seed: 1,
             precision: "f32".into(),
             device: "auto".into(),
+            phases: Vec::new(),
         }
     }
 }
@@ -99,6 +106,6 @@ impl TrainConfig {
         if !["f32", "bf16"].contains(&self.precision.as_str()) {
             return Err(Error::config("train.precision", format!("`{}`: choose f32 or bf16", self.precision)));
         }
-        Ok(())
+        phase::validate(&self.phases)
     }
 }

@@ -1,6 +1,6 @@
 //! EPSAT: one-hot convolution per branch, bidirectional LSTM over the joined positions, multi-head self-attention.
 
-use super::{DeviceBatch, LayerSummary, Model, Output, too_short};
+use super::{DeviceBatch, LayerSummary, Model, Output, too_short, total_loss};
 use crate::autograd::ops::{
     DnaAffineVars, LstmVars, attention, bilstm, class_loss, concat_length, dna_conv, dropout, linear, position_sum,
     readout_norm, swap_leading,
@@ -246,9 +246,9 @@ impl Model for Epsat {
             LossKind::CrossEntropy => ClassLoss::CrossEntropy,
             LossKind::ExchangedCrossEntropy => ClassLoss::ExchangedCrossEntropy,
         };
-        let (loss, probabilities) = class_loss(tape, &logits, &batch.labels, &batch.weights, kind)?;
-        let terms = vec![("ce", loss.value().clone())];
-        Ok(Output { loss, logits, probabilities, terms })
+        let (ce, probabilities) = class_loss(tape, &logits, &batch.labels, &batch.weights, kind)?;
+        let (loss, terms) = total_loss(tape, parameters, &[("ce", &ce, 1.0)])?;
+        Ok(Output { loss, logits, probabilities, terms, reconstruction: None })
     }
 
     fn part<'a>(&self, tensor: &'a str) -> &'a str {

@@ -1,12 +1,15 @@
 //! The networks: which layers, in which order, with which names.
 
+mod eplae;
 mod epsat;
 
+pub use eplae::Eplae;
 pub use epsat::Epsat;
 
+use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, Tensor};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::nn::{Bound, Spec};
 
@@ -52,6 +55,22 @@ pub struct Output<B: Backend> {
     pub probabilities: Tensor<B>,
     /// The parts of the loss by name, `[1]` each.
     pub terms: Vec<(&'static str, Tensor<B>)>,
+    /// What [`Backend::reconstruction`] says of enhancers and promoters, where the network is an autoencoder.
+    pub reconstruction: Option<[Tensor<B>; 2]>,
+}
+
+/// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
+/// has one) as a constant: the optimiser adds their gradient itself. Returns the terms that [`Output`] lists as well.
+fn total_loss<B: Backend>(
+    tape: &mut Tape<B>,
+    parameters: &Bound<'_, B>,
+    terms: &[(&'static str, &Var<B>, f32)],
+) -> Result<(Var<B>, Vec<(&'static str, Tensor<B>)>)> {
+    let l2 = parameters.l2_penalty()?.map(Var::constant);
+    let all: Vec<_> = terms.iter().copied().chain(l2.iter().map(|l2| ("l2", l2, 1.0))).collect();
+    let (vars, factors): (Vec<_>, Vec<_>) = all.iter().map(|&(_, var, factor)| (var, factor)).unzip();
+    let loss = weighted_sum(tape, &vars, &factors)?;
+    Ok((loss, all.into_iter().map(|(name, var, _)| (name, var.value().clone())).collect()))
 }
 
 /// One layer for people: name, output shape of one sample, learned parameters.
@@ -83,6 +102,14 @@ pub trait Model {
         parameters: &Bound<'_, B>,
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>>;
+    /// Trains other terms of the loss from now on; error for terms that this model does not have.
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        if objective == Objective::Full {
+            return Ok(());
+        }
+        let message = format!("{} has a single loss; a phase of it takes objective = \"full\"", self.name());
+        Err(Error::config("train.phases", message))
+    }
     /// The part of the network that a tensor belongs to, for summaries.
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         tensor.split('.').next().unwrap_or(tensor)
@@ -97,13 +124,16 @@ pub trait Model {
 #[derive(Clone, Debug)]
 pub enum Network {
     Epsat(Epsat),
+    Eplae(Eplae),
 }
 
 impl Network {
-    /// The network that `config` describes.
-    pub fn new(config: &ModelConfig) -> Self {
+    /// The network that `config` describes, for windows of these lengths (enhancer, promoter), which the sizes of some
+    /// tensors depend on.
+    pub fn new(config: &ModelConfig, lengths: [usize; 2]) -> Self {
         match config {
             ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
+            ModelConfig::Eplae(c) => Network::Eplae(Eplae::new(c.clone(), lengths)),
         }
     }
 }
@@ -113,6 +143,7 @@ macro_rules! each {
     ($self:expr, $m:ident => $call:expr) => {
         match $self {
             Network::Epsat($m) => $call,
+            Network::Eplae($m) => $call,
         }
     };
 }
@@ -143,6 +174,9 @@ impl Model for Network {
         batch: &DeviceBatch<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.forward(tape, parameters, batch))
+    }
+    fn set_objective(&mut self, objective: Objective) -> Result<()> {
+        each!(self, m => m.set_objective(objective))
     }
     fn part<'a>(&self, tensor: &'a str) -> &'a str {
         each!(self, m => m.part(tensor))

@@ -147,6 +147,12 @@ impl<B: Backend> Parameters<B> {
             }
         }
     }
+    /// Gives every learned tensor an L2 term λ‖θ‖² with this factor; `None` gives each its own back.
+    pub fn set_l2(&mut self, factor: Option<f32>) {
+        for (range, spec) in self.ranges.iter_mut().zip(self.specs.iter().filter(|s| s.trainable)) {
+            range.l2 = factor.unwrap_or(spec.l2);
+        }
+    }
     /// Ready for a pass: variables on demand; gradients zeroed when the tape records.
     pub fn bind(&mut self, tape: &Tape<B>) -> Result<Bound<'_, B>> {
         if tape.recording() {
@@ -196,6 +202,13 @@ impl<B: Backend> Bound<'_, B> {
             _ => Ok(Var::constant(value)),
         }
     }
+    /// Value `[1]` of the L2 terms Σ λ‖θ‖², for the reported loss: the optimiser adds their gradient itself. `None`
+    /// without such terms.
+    pub fn l2_penalty(&self) -> Result<Option<Tensor<B>>> {
+        let p = self.parameters;
+        let any = p.ranges.iter().any(|range| range.l2 != 0.0);
+        any.then(|| p.backend.l2_penalty(&p.values, &p.ranges)).transpose()
+    }
     /// The statistic called `name`.
     pub fn statistic(&self, name: &str) -> Result<Tensor<B>> {
         self.parameters.get(name)
@@ -209,6 +222,8 @@ pub struct Optimizer<B: Backend> {
     v: Tensor<B>,
     step: B::Step,
     count: u32,
+    /// Steps made before the moments were fresh.
+    origin: u32,
 }
 
 impl<B: Backend> Optimizer<B> {
@@ -216,7 +231,7 @@ impl<B: Backend> Optimizer<B> {
     pub fn new(parameters: &Parameters<B>, adam: Adam) -> Result<Self> {
         let backend = &parameters.backend;
         let zeros = || backend.zeros(parameters.values.shape());
-        Ok(Optimizer { adam, m: zeros()?, v: zeros()?, step: backend.new_step()?, count: 0 })
+        Ok(Optimizer { adam, m: zeros()?, v: zeros()?, step: backend.new_step()?, count: 0, origin: 0 })
     }
     /// Steps made so far.
     pub fn steps(&self) -> u32 {
@@ -230,9 +245,15 @@ impl<B: Backend> Optimizer<B> {
     pub fn moments(&self) -> [&Tensor<B>; 2] {
         [&self.m, &self.v]
     }
-    /// Continues after `steps` steps with these moments.
-    pub fn restore(&mut self, backend: &B, steps: u32, m: &[f32], v: &[f32]) -> Result<()> {
-        self.count = steps;
+    /// Fresh moments from the next step on; the count of steps, which dropout is drawn by, goes on.
+    pub fn restart(&mut self, backend: &B) -> Result<()> {
+        self.origin = self.count;
+        backend.fill_zero(&self.m)?;
+        backend.fill_zero(&self.v)
+    }
+    /// Continues after `steps` steps with these moments, which were fresh after `origin` steps.
+    pub fn restore(&mut self, backend: &B, steps: u32, origin: u32, m: &[f32], v: &[f32]) -> Result<()> {
+        (self.count, self.origin) = (steps, origin);
         for (slot, values) in [(&self.m, m), (&self.v, v)] {
             if values.len() != slot.len() {
                 return Err(Error::shape("restore", "the optimiser state belongs to another model"));
@@ -244,9 +265,9 @@ impl<B: Backend> Optimizer<B> {
     /// Opens the next step: writes the step record that forward, backward and update read.
     pub fn begin(&mut self, backend: &B, lr: f32, batch_cursor: u32) -> Result<()> {
         self.count += 1;
-        let correction = |beta: f32| (1.0 - f64::from(beta).powi(self.count as i32)) as f32;
+        let correction = |beta: f32| (1.0 - f64::from(beta).powi((self.count - self.origin) as i32)) as f32;
         let state = StepState {
-            step: self.count,
+            step: self.count - self.origin,
             philox_step: self.count,
             lr,
             bias_correction1: correction(self.adam.beta1),

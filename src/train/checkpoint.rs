@@ -30,6 +30,13 @@ pub struct State {
     /// The epoch and the batch of it that come next.
     pub epoch: u32,
     pub batch: usize,
+    /// The phase of training, and the step and the epoch that it began with.
+    #[serde(default)]
+    pub phase: usize,
+    #[serde(default)]
+    pub phase_step: u32,
+    #[serde(default)]
+    pub phase_epoch: u32,
     /// Sum of the losses since the last line of the log, and how many there were.
     pub loss_sum: f64,
     pub loss_count: u32,
@@ -50,6 +57,9 @@ impl State {
             step: 0,
             epoch: 0,
             batch: 0,
+            phase: 0,
+            phase_step: 0,
+            phase_epoch: 0,
             loss_sum: 0.0,
             loss_count: 0,
             stopping: Stopping::default(),
@@ -118,7 +128,7 @@ impl State {
             }
             backend.copy(target, &backend.from_f32(&values, target.shape())?)?;
         }
-        optimizer.restore(backend, state.step, &read("m")?, &read("v")?)?;
+        optimizer.restore(backend, state.step, state.phase_step, &read("m")?, &read("v")?)?;
         Ok(Some(state))
     }
 }

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{RunFolder, State};
+use super::{RunFolder, State, Stopping};
 use crate::autograd::Tape;
 use crate::backend::{Adam, Backend, Tensor};
-use crate::config::{self, BestBy, Config, TrainConfig};
+use crate::config::{self, BestBy, Config, Phase, TrainConfig};
 use crate::data::batch::{Batch, EpochPlan};
 use crate::data::split::Split;
 use crate::data::{Augmentation, Balance, Dataset, Sample};
@@ -19,11 +19,13 @@ use crate::nn::{Optimizer, Parameters};
 
 /// What a step looked like, for a progress display.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct Progress<'a> {
     /// Optimiser steps made, and how many the run will make at most.
     pub step: u32,
     pub steps: u32,
     pub epoch: u32,
+    /// Name of the phase, where training has several.
+    pub phase: Option<&'a str>,
     /// Mean loss of the last logged steps.
     pub loss: Option<f64>,
     /// Training samples per second since the run (or its resumption) began.
@@ -33,7 +35,7 @@ pub struct Progress {
 /// Watches a run; every method may stay empty.
 pub trait Observer {
     /// After every step.
-    fn step(&mut self, _progress: &Progress) {}
+    fn step(&mut self, _progress: &Progress<'_>) {}
     /// A line worth reading: evaluations, checkpoints, early stopping.
     fn say(&mut self, _line: &str) {}
     /// Scoring of a part: samples done of all.
@@ -63,7 +65,9 @@ pub struct Training<'a, B: Backend> {
     model: Network,
     config: &'a TrainConfig,
     dataset: &'a Dataset,
-    plan: EpochPlan,
+    phases: Vec<Phase>,
+    /// Training list of each phase.
+    plans: Vec<EpochPlan>,
     validation: EpochPlan,
     parameters: Parameters<B>,
     optimizer: Optimizer<B>,
@@ -71,16 +75,38 @@ pub struct Training<'a, B: Backend> {
     state: State,
 }
 
-/// The training list of a configuration: balance and augmentation applied.
-pub fn training_plan(config: &Config, samples: &[Sample]) -> EpochPlan {
+/// The training list of a phase: balance and augmentation applied.
+pub fn training_plan(config: &Config, balance: config::Balance, samples: &[Sample]) -> EpochPlan {
     let data = &config.data;
-    let balance = match data.balance {
+    let balance = match balance {
         config::Balance::None => Balance::None,
         config::Balance::Weights => Balance::Weights,
         config::Balance::Oversample => Balance::Oversample(data.positives_times as u32),
     };
     let augmentation = Augmentation { shift: data.shift, reverse_complement: data.reverse_complement };
     EpochPlan::training(samples, balance, augmentation, config.train.seed, config.train.batch)
+}
+
+/// `steps`, or `limit` if that is smaller and not 0.
+fn limited(steps: u32, limit: u32) -> u32 {
+    if limit > 0 { steps.min(limit) } else { steps }
+}
+
+/// Error for a phase that this model cannot go through.
+fn check_phases(model: &Network, phases: &[Phase]) -> Result<()> {
+    let specs = model.specs();
+    for phase in phases {
+        model.clone().set_objective(phase.objective)?;
+        if let Some(prefix) = phase.frozen.iter().find(|p| !specs.iter().any(|s| s.name.starts_with(p.as_str()))) {
+            let names: Vec<_> = specs.iter().filter(|s| s.trainable).map(|s| s.name.as_str()).collect();
+            let message = format!("frozen: no tensor of {} begins with `{prefix}`; there are {names:?}", model.name());
+            return Err(Error::config("train.phases", message));
+        }
+        if specs.iter().filter(|s| s.trainable).all(|s| phase.frozen.iter().any(|p| s.name.starts_with(p))) {
+            return Err(Error::config("train.phases", "frozen: nothing is left to train"));
+        }
+    }
+    Ok(())
 }
 
 impl<'a, B: Backend> Training<'a, B> {
@@ -94,10 +120,12 @@ impl<'a, B: Backend> Training<'a, B> {
         resume: bool,
     ) -> Result<Self> {
         let (train, validation) = (&split.train, &split.validation);
-        let model = Network::new(&config.model);
+        let model = Network::new(&config.model, [dataset.enhancer_length(), dataset.promoter_length()]);
         model.check_lengths(dataset.enhancer_length(), dataset.promoter_length())?;
-        let plan = training_plan(config, train);
-        if plan.batches() == 0 || plan.size(0) < 2 {
+        let phases = config.phases();
+        check_phases(&model, &phases)?;
+        let plans: Vec<_> = phases.iter().map(|phase| training_plan(config, phase.balance, train)).collect();
+        if plans.iter().any(|plan| plan.batches() == 0 || plan.size(0) < 2) {
             let message = format!("the training part has {} samples; at least 2 are needed", train.len());
             return Err(Error::config("split", message));
         }
@@ -112,16 +140,78 @@ impl<'a, B: Backend> Training<'a, B> {
                 let message = format!("{} is not the data set that this run began with", dataset.path().display());
                 return Err(Error::config("--resume", message));
             }
+            if found.phase >= phases.len() {
+                let message =
+                    format!("the checkpoint is of phase {}, config.toml has {}", found.phase + 1, phases.len());
+                return Err(Error::config("--resume", message));
+            }
             state = found;
         }
         folder.cut_metrics(state.step)?;
         let validation = EpochPlan::evaluation(validation, t.batch);
-        Ok(Training { backend, model, config: t, dataset, plan, validation, parameters, optimizer, folder, state })
+        let mut training = Training {
+            backend,
+            model,
+            config: t,
+            dataset,
+            phases,
+            plans,
+            validation,
+            parameters,
+            optimizer,
+            folder,
+            state,
+        };
+        training.enter_phase()?;
+        Ok(training)
+    }
+    fn phase(&self) -> &Phase {
+        &self.phases[self.state.phase]
+    }
+    /// Steps of phase `i` if nothing stops it early.
+    fn phase_steps(&self, i: usize) -> u32 {
+        let all = u32::try_from(self.plans[i].batches()).unwrap_or(u32::MAX).saturating_mul(self.phases[i].epochs);
+        limited(all, self.phases[i].max_steps)
+    }
+    /// The step that the phase ends with at the latest.
+    fn phase_end(&self) -> u32 {
+        let end = self.state.phase_step.saturating_add(self.phase_steps(self.state.phase));
+        limited(end, self.config.max_steps)
     }
     /// Steps that the run will make at most.
     pub fn total_steps(&self) -> u32 {
-        let all = u32::try_from(self.plan.batches()).unwrap_or(u32::MAX).saturating_mul(self.config.epochs);
-        if self.config.max_steps > 0 { all.min(self.config.max_steps) } else { all }
+        let later = (self.state.phase + 1..self.phases.len()).map(|i| self.phase_steps(i));
+        let all = later.fold(self.phase_end(), u32::saturating_add);
+        limited(all, self.config.max_steps)
+    }
+    /// Applies the settings of the phase that the state names.
+    fn enter_phase(&mut self) -> Result<()> {
+        let phase = &self.phases[self.state.phase];
+        self.model.set_objective(phase.objective)?;
+        self.parameters.set_l2(phase.l2);
+        self.parameters.freeze(&[""], false);
+        self.parameters.freeze(&phase.frozen.iter().map(String::as_str).collect::<Vec<_>>(), true);
+        Ok(())
+    }
+    /// Goes on to the next phase, with the best weights of this one and fresh moments; ends training after the last.
+    fn end_phase(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let (next, step) = (self.state.phase + 1, self.state.step);
+        if next == self.phases.len() || (self.config.max_steps > 0 && step >= self.config.max_steps) {
+            self.state.finished = true;
+            return Ok(());
+        }
+        self.load_best()?;
+        self.optimizer.restart(self.backend)?;
+        if self.state.batch > 0 {
+            (self.state.epoch, self.state.batch) = (self.state.epoch + 1, 0);
+        }
+        (self.state.phase, self.state.phase_step, self.state.phase_epoch) = (next, step, self.state.epoch);
+        self.state.stopping = Stopping::default();
+        self.enter_phase()?;
+        if let Some(name) = &self.phase().name {
+            observer.say(&format!("step {step:>6}  phase `{name}` begins with the best weights so far"));
+        }
+        Ok(())
     }
     /// Steps already made.
     pub fn steps_done(&self) -> u32 {
@@ -140,22 +230,24 @@ impl<'a, B: Backend> Training<'a, B> {
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let started = Instant::now();
         let (first_step, mut samples) = (self.state.step, 0u64);
-        let total = self.total_steps();
         let mut batch = Batch::new();
         let mut pending: Vec<Tensor<B>> = Vec::new();
         let mut shown_loss = None;
         let rate = |samples: u64| samples as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        while !self.state.finished && self.state.step < total {
-            self.plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
+        while !self.state.finished && self.state.step < self.phase_end() {
+            let (total, plan) = (self.total_steps(), &self.plans[self.state.phase]);
+            let batches = plan.batches();
+            plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
             pending.push(self.step(&batch)?);
             samples += batch.len() as u64;
             self.state.step += 1;
             self.state.batch += 1;
-            let epoch_ends = self.state.batch == self.plan.batches();
+            let epoch_ends = self.state.batch == batches;
+            let phase_ends = self.state.step == self.phase_end();
             let evaluates = match self.config.evaluate_every {
                 0 => epoch_ends,
                 every => self.state.step.is_multiple_of(every),
-            } || self.state.step == total;
+            } || phase_ends;
             let saves =
                 self.config.checkpoint_every > 0 && self.state.step.is_multiple_of(self.config.checkpoint_every);
             let stops = observer.interrupted();
@@ -169,7 +261,8 @@ impl<'a, B: Backend> Training<'a, B> {
             let progress = Progress {
                 step: self.state.step,
                 steps: total,
-                epoch: self.state.epoch,
+                epoch: self.state.epoch - self.state.phase_epoch,
+                phase: self.phase().name.as_deref(),
                 loss: shown_loss,
                 samples_per_s: rate(samples),
             };
@@ -180,10 +273,13 @@ impl<'a, B: Backend> Training<'a, B> {
             }
             if evaluates {
                 self.evaluate(observer)?;
-                if self.state.stopping.exhausted(self.config.patience) {
-                    observer
-                        .say(&format!("no better validation score in {} evaluations: stopping", self.config.patience));
-                    self.state.finished = true;
+                let patience = self.phase().patience;
+                let exhausted = self.state.stopping.exhausted(patience);
+                if exhausted {
+                    observer.say(&format!("no better validation score in {patience} evaluations: stopping"));
+                }
+                if exhausted || phase_ends {
+                    self.end_phase(observer)?;
                 }
             }
             if saves || evaluates || stops {
@@ -212,7 +308,7 @@ impl<'a, B: Backend> Training<'a, B> {
     /// One optimiser step; the loss `[1]` stays on the device.
     fn step(&mut self, batch: &Batch) -> Result<Tensor<B>> {
         let cursor = (self.state.batch * self.config.batch) as u32;
-        self.optimizer.begin(self.backend, self.config.lr, cursor)?;
+        self.optimizer.begin(self.backend, self.phase().lr, cursor)?;
         let device =
             DeviceBatch::upload(self.backend, &batch.enhancer, &batch.promoter, &batch.labels, &batch.weights)?;
         let mut tape = Tape::training(self.backend, self.optimizer.step_record(), self.config.seed);
@@ -251,7 +347,7 @@ impl<'a, B: Backend> Training<'a, B> {
         }
         let loss = self.state.loss_sum / f64::from(self.state.loss_count);
         let rate = (samples_per_s * 10.0).round() / 10.0;
-        self.log_metrics("train", json!({ "loss": loss, "lr": self.config.lr, "samples_per_s": rate }))?;
+        self.log_metrics("train", json!({ "loss": loss, "lr": self.phase().lr, "samples_per_s": rate }))?;
         (self.state.loss_sum, self.state.loss_count) = (0.0, 0);
         Ok(Some(loss))
     }
@@ -263,6 +359,7 @@ impl<'a, B: Backend> Training<'a, B> {
         self.folder.append_events(self.state.step, &scalars)?;
         let mut line = json!({ "step": self.state.step, "epoch": self.state.epoch, "split": split });
         if let (Value::Object(line), Value::Object(values)) = (&mut line, values) {
+            line.extend(self.phase().name.iter().map(|name| ("phase".to_string(), json!(name))));
             line.extend(values);
             line.extend(self.state.leaky.iter().map(|kind| ("LEAKY".to_string(), json!(kind))));
         }
@@ -280,10 +377,17 @@ impl<'a, B: Backend> Training<'a, B> {
         let values: Vec<f64> = scores.probabilities.iter().map(|&p| f64::from(p)).collect();
         let metrics::Scores { auroc, aupr, .. } = metrics::Ranking::ungrouped(&labels, &values, 0.5).scores();
         let loss = scores.loss.unwrap_or(f64::NAN);
-        let line = json!({ "loss": loss, "auroc": auroc, "aupr": aupr, "n": labels.len() });
+        let mut line = json!({ "loss": loss, "auroc": auroc, "aupr": aupr, "n": labels.len() });
+        if let (Some(r), Value::Object(line)) = (&scores.reconstruction, &mut line) {
+            line.extend([
+                ("mse".into(), json!(r.mse())),
+                ("base_accuracy_enhancer".into(), json!(r.enhancer.base_accuracy())),
+                ("base_accuracy_promoter".into(), json!(r.promoter.base_accuracy())),
+            ]);
+        }
         self.log_metrics("validation", line)?;
         // With a single class there is no ranking to judge by.
-        let score = match (self.config.best_by, aupr) {
+        let score = match (self.phase().best_by, aupr) {
             (BestBy::Aupr, Some(aupr)) if auroc.is_some() => aupr,
             (BestBy::MacroF1PerBatch, _) => {
                 metrics::macro_f1_per_batch(&labels, &values, 0.5, self.config.batch).unwrap_or(-loss)
@@ -296,11 +400,12 @@ impl<'a, B: Backend> Training<'a, B> {
         }
         let show = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
         observer.say(&format!(
-            "step {:>6}  epoch {:>3}  validation loss {loss:.4}  AUROC {}  AUPR {}{}",
+            "step {:>6}  epoch {:>3}  validation loss {loss:.4}  AUROC {}  AUPR {}{}{}",
             self.state.step,
             self.state.epoch,
             show(auroc),
             show(aupr),
+            scores.reconstruction.map_or(String::new(), |r| format!("  {}", r.brief())),
             if best { "  (best)" } else { "" }
         ));
         Ok(())

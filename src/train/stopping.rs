@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Best {
     pub step: u32,
     pub epoch: u32,
-    /// What `train.best_by` names, or minus the validation loss where validation has a single class.
+    /// What `train.best_by` (or the phase's) names, or minus the validation loss where validation has a single class.
     pub score: f64,
 }
 

@@ -28,6 +28,7 @@ impl Op for Step {
         let (b, step, ranges) = (run.b, run.step()?, ranges(self.n));
         let [params, grads, m, v] = ["params", "grads", "m", "v"].map(|name| run.input(name));
         let (params, grads, m, v) = (params?, grads?, m?, v?);
+        run.report("l2", &b.l2_penalty(&params, &ranges)?);
         let norm = b.finish_gradients(&params, &grads, &ranges)?;
         b.adam(&params, &grads, &m, &v, &norm, &ranges, &Adam { clip: self.clip, ..ADAM }, &step)?;
         for (name, tensor) in [("norm", norm), ("params", params), ("gradients", grads), ("m", m), ("v", v)] {
@@ -81,12 +82,24 @@ fn frozen_ranges_and_gaps_do_not_move() {
 }
 
 #[test]
+fn the_penalty_counts_frozen_ranges_and_no_gaps() {
+    for_each_backend!(|b| {
+        let params = b.from_f64(&[1.0, 2.0, 3.0, 4.0, 5.0], &[5]).unwrap();
+        let range = |offset, len, l2, frozen| Range { offset, len, l2, frozen };
+        let ranges = [range(0, 1, 0.5, false), range(1, 1, 0.0, false), range(3, 2, 0.25, true)];
+        assert_eq!(b.to_f64(&b.l2_penalty(&params, &ranges).unwrap()).unwrap(), [0.5 + 0.25 * 41.0], "{}", b.name());
+        assert_eq!(b.to_f64(&b.l2_penalty(&params, &[]).unwrap()).unwrap(), [0.0], "{}", b.name());
+    });
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_refused() {
     for_each_backend!(|b| {
         let t = |n: usize| b.zeros(&[n]).unwrap();
         let (step, range) = (b.new_step().unwrap(), [Range { offset: 2, len: 3, l2: 0.0, frozen: false }]);
         assert_refused(b.finish_gradients(&t(5), &t(4), &range), "finish_gradients");
         assert_refused(b.finish_gradients(&t(4), &t(4), &range), "finish_gradients");
+        assert_refused(b.l2_penalty(&t(4), &range), "l2_penalty");
         assert_refused(b.adam(&t(5), &t(5), &t(4), &t(5), &t(1), &range, &ADAM, &step), "adam");
         assert_refused(b.adam(&t(5), &t(5), &t(5), &t(5), &t(2), &range, &ADAM, &step), "adam");
     });

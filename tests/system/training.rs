@@ -148,7 +148,7 @@ fn a_score_does_not_depend_on_batch_mates() {
     let settings: Vec<String> = TINY_MODEL.iter().map(|s| s.to_string()).collect();
     let config = config::load("epsat", &settings).unwrap();
     let backend = Cpu::new();
-    let model = Network::new(&config.model);
+    let model = Network::new(&config.model, [dataset.enhancer_length(), dataset.promoter_length()]);
     let parameters = Parameters::new(&backend, model.specs(), 1).unwrap();
     let scores = |pairs: &[Sample], batch: usize| {
         let plan = EpochPlan::evaluation(pairs, batch);

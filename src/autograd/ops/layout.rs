@@ -74,7 +74,10 @@ pub fn split_length<B: Backend>(tape: &mut Tape<B>, inp: &Var<B>, lengths: [usiz
 pub fn flatten_channels<B: Backend>(tape: &mut Tape<B>, inp: &Var<B>) -> Result<Var<B>> {
     let [batch, length, channels] = inp.value().dims("flatten_channels")?;
     let out = tape.backend().swap_trailing(inp.value())?.reshape(&[batch, channels * length])?;
-    Ok(tape.record(out, &[inp], || SwapTrailingBackward { dout: [batch, channels, length], dinp: vec![batch, length, channels] }))
+    Ok(tape.record(out, &[inp], || SwapTrailingBackward {
+        dout: [batch, channels, length],
+        dinp: vec![batch, length, channels],
+    }))
 }
 
 /// `[B,C*L] → [B,L,C]`, the inverse of [`flatten_channels`].

@@ -13,6 +13,7 @@ mod lstm;
 mod max_pool;
 mod position_sum;
 mod readout_norm;
+mod weighted_sum;
 
 pub use attention::attention;
 pub use autoencoder::{kl_divergence, sample_normal, squared_error};
@@ -27,3 +28,4 @@ pub use lstm::{LstmVars, bilstm};
 pub use max_pool::max_pool;
 pub use position_sum::position_sum;
 pub use readout_norm::readout_norm;
+pub use weighted_sum::weighted_sum;

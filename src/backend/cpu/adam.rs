@@ -66,6 +66,34 @@ kernel! {
     }
 }
 
+pub fn l2_penalty(cpu: &Cpu, params: &Tensor, ranges: &[Range]) -> Result<Tensor> {
+    check("l2_penalty", params, &[], ranges)?;
+    let (theta, isa) = (cpu.read(params), cpu.isa());
+    let pieces: Vec<_> = pieces(ranges).into_iter().filter(|(range, ..)| range.l2 != 0.0).collect();
+    let mut squares = vec![0.0f64; pieces.len()];
+    pieces.par_iter().zip(&mut squares).for_each(|(&(range, start, len), square)| {
+        *square = f64::from(range.l2) * sum_of_squares(isa, &theta[start..start + len]);
+    });
+    cpu.filled(&[squares.iter().sum::<f64>() as f32], &[1])
+}
+
+kernel! {
+    fn sum_of_squares<S>(s, values: &[f32]) -> f64 {
+        let _ = s;
+        let mut sums = [0.0f64; 8];
+        for group in values.chunks(8) {
+            for (sum, &x) in sums.iter_mut().zip(group) {
+                *sum += f64::from(x) * f64::from(x);
+            }
+        }
+        let mut total = 0.0;
+        for sum in sums {
+            total += sum;
+        }
+        total
+    }
+}
+
 pub fn step(
     cpu: &Cpu,
     params: &Tensor,

@@ -63,7 +63,13 @@ pub fn reconstruction_backward(cpu: &Cpu, recon: &Tensor, dna: &DnaBatch, dsquar
 const CHUNK: usize = 1 << 12;
 
 /// `f(e, noise)` for every element.
-fn noisy(cpu: &Cpu, shape: &[usize], noise: &Noise, step: &Step, f: impl Fn(usize, f64) -> f64 + Sync) -> Result<Tensor> {
+fn noisy(
+    cpu: &Cpu,
+    shape: &[usize],
+    noise: &Noise,
+    step: &Step,
+    f: impl Fn(usize, f64) -> f64 + Sync,
+) -> Result<Tensor> {
     let out = cpu.fresh(shape)?;
     let (y, step): (Ptr, _) = (cpu.ptr(&out), step.read().philox_step);
     shards(out.len().div_ceil(CHUNK), |chunk| {
@@ -116,7 +122,6 @@ pub fn kl_divergence_backward(
     dkl.expect_shape(OP, "dkl", &[1])?;
     let share = f64::from(cpu.read(dkl)[0]) / batch as f64;
     let dmean: Vec<f32> = cpu.read(mean).iter().map(|&m| (share * f64::from(m)) as f32).collect();
-    let dlog: Vec<f32> =
-        cpu.read(log_variance).iter().map(|&v| (0.5 * share * f64::from(v).exp_m1()) as f32).collect();
+    let dlog: Vec<f32> = cpu.read(log_variance).iter().map(|&v| (0.5 * share * f64::from(v).exp_m1()) as f32).collect();
     Ok((cpu.filled(&dmean, mean.shape())?, cpu.filled(&dlog, mean.shape())?))
 }

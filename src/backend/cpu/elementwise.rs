@@ -3,6 +3,8 @@
 use super::parallel::{Ptr, shards};
 use super::simd::kernel;
 use super::{Cpu, Step, Tensor, linear};
+use crate::backend::Backend;
+use crate::backend::tensor::same_shapes;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 
@@ -219,6 +221,27 @@ pub fn position_sum_backward(cpu: &Cpu, dout: &Tensor, length: usize) -> Result<
         }
     });
     Ok(dinp)
+}
+
+pub fn weighted_sum(cpu: &Cpu, terms: &[&Tensor], factors: &[f32]) -> Result<Tensor> {
+    let out = cpu.zeros(same_shapes("weighted_sum", terms, factors)?)?;
+    let (y, isa) = (cpu.ptr(&out), cpu.isa());
+    chunks(out.len(), |i, n| {
+        for (term, &factor) in terms.iter().zip(factors) {
+            // SAFETY: chunks of a fresh tensor are disjoint.
+            add_scaled_chunk(isa, unsafe { y.slice(i, n) }, &cpu.read(term)[i..i + n], factor);
+        }
+    });
+    Ok(out)
+}
+
+kernel! {
+    fn add_scaled_chunk<S>(s, dst: &mut [f32], src: &[f32], factor: f32) {
+        let _ = s;
+        for (d, x) in dst.iter_mut().zip(src) {
+            *d += factor * *x;
+        }
+    }
 }
 
 /// `dst += src`

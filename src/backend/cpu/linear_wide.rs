@@ -28,7 +28,14 @@ fn stripe(cpu: &Cpu) -> usize {
 }
 
 /// `out = relu?(bias + inp weight^T)`: rows of the weight are broadcast, the input is packed.
-pub fn forward(cpu: &Cpu, inp: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool, out: &Tensor) -> Result<()> {
+pub fn forward(
+    cpu: &Cpu,
+    inp: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    relu: bool,
+    out: &Tensor,
+) -> Result<()> {
     let (rows, inputs) = inp.matrix();
     let outputs = out.matrix().1;
     let (x, w, y, isa) = (cpu.read(inp), cpu.read(weight), cpu.ptr(out), cpu.isa());

@@ -24,14 +24,10 @@ fn log_softmax(row: &[f32]) -> Vec<f64> {
 fn targets(
     cpu: &Cpu,
     op: &'static str,
-    logits: &Tensor,
+    [batch, classes]: [usize; 2],
     labels: &Tensor,
     weights: &Tensor,
 ) -> Result<(Vec<usize>, Vec<f64>)> {
-    let [batch, classes] = logits.dims(op)?;
-    if batch == 0 || classes == 0 {
-        return Err(Error::shape(op, format!("no logits in {:?}", logits.shape())));
-    }
     labels.expect_shape(op, "labels", &[batch])?;
     weights.expect_shape(op, "weights", &[batch])?;
     let class = |&label: &f32| {
@@ -53,21 +49,21 @@ pub fn class_loss(
     kind: ClassLoss,
 ) -> Result<(Tensor, Tensor)> {
     const OP: &str = "class_loss";
-    let (labels, shares) = targets(cpu, OP, logits, labels, weights)?;
-    let [_, classes] = logits.dims(OP)?;
-    let (mut loss, mut probabilities) = (0.0, Vec::with_capacity(logits.len()));
+    let (classes, [batch, width]) = (kind.classes(OP, logits)?, logits.dims(OP)?);
+    let (labels, shares) = targets(cpu, OP, [batch, classes], labels, weights)?;
+    let (mut loss, mut probabilities) = (0.0, Vec::with_capacity(batch * classes));
     // -log_softmax of a one-hot vector: at its one, and elsewhere one more.
     let base = ((classes - 1) as f64 + 1f64.exp()).ln() - 1.0;
-    for ((row, &label), &share) in cpu.read(logits).chunks(classes).zip(&labels).zip(&shares) {
-        let logs = log_softmax(row);
+    for ((row, &label), &share) in cpu.read(logits).chunks(width).zip(&labels).zip(&shares) {
+        let logs = if kind == ClassLoss::BinaryCrossEntropy { log_softmax(&[0.0, row[0]]) } else { log_softmax(row) };
         loss += share
             * match kind {
-                ClassLoss::CrossEntropy => -logs[label],
+                ClassLoss::CrossEntropy | ClassLoss::BinaryCrossEntropy => -logs[label],
                 ClassLoss::ExchangedCrossEntropy => base + 1.0 - logs[label].exp(),
             };
         probabilities.extend(logs.into_iter().map(|x| x.exp() as f32));
     }
-    Ok((cpu.filled(&[loss as f32], &[1])?, cpu.filled(&probabilities, logits.shape())?))
+    Ok((cpu.filled(&[loss as f32], &[1])?, cpu.filled(&probabilities, &[batch, classes])?))
 }
 
 pub fn class_loss_backward(
@@ -79,21 +75,27 @@ pub fn class_loss_backward(
     kind: ClassLoss,
 ) -> Result<Tensor> {
     const OP: &str = "class_loss_backward";
-    let (labels, shares) = targets(cpu, OP, probabilities, labels, weights)?;
+    let (width, [batch, classes]) = (kind.logits(OP, probabilities)?, probabilities.dims(OP)?);
+    let (labels, shares) = targets(cpu, OP, [batch, classes], labels, weights)?;
     dloss.expect_shape(OP, "dloss", &[1])?;
-    let [_, classes] = probabilities.dims(OP)?;
     let dloss = f64::from(cpu.read(dloss)[0]);
-    let mut dlogits = Vec::with_capacity(probabilities.len());
+    let mut dlogits = Vec::with_capacity(batch * width);
     for ((row, &label), &share) in cpu.read(probabilities).chunks(classes).zip(&labels).zip(&shares) {
         // The exchanged loss is a constant less the probability of the label.
         let slope = match kind {
-            ClassLoss::CrossEntropy => 1.0,
             ClassLoss::ExchangedCrossEntropy => f64::from(row[label]),
+            ClassLoss::CrossEntropy => 1.0,
+            ClassLoss::BinaryCrossEntropy => {
+                // As p - own, but exact where p rounds to 1.
+                let slope = if label == 1 { -row[0] } else { row[1] };
+                dlogits.push((dloss * share * f64::from(slope)) as f32);
+                continue;
+            }
         };
         dlogits.extend(row.iter().enumerate().map(|(k, &p)| {
             let own = if k == label { 1.0 } else { 0.0 };
             (dloss * share * slope * (f64::from(p) - own)) as f32
         }));
     }
-    cpu.filled(&dlogits, probabilities.shape())
+    cpu.filled(&dlogits, &[batch, width])
 }

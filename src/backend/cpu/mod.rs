@@ -445,24 +445,19 @@ impl Backend for Cpu {
     fn softmax(&self, logits: &Tensor) -> Result<Tensor> {
         loss::softmax(self, logits)
     }
+    fn weighted_sum(&self, terms: &[&Tensor], factors: &[f32]) -> Result<Tensor> {
+        elementwise::weighted_sum(self, terms, factors)
+    }
+    fn l2_penalty(&self, params: &Tensor, ranges: &[Range]) -> Result<Tensor> {
+        adam::l2_penalty(self, params, ranges)
+    }
     fn reconstruction(&self, recon: &Tensor, dna: &Self::Dna) -> Result<Tensor> {
         autoencoder::reconstruction(self, recon, dna)
     }
-    fn reconstruction_backward(
-        &self,
-        recon: &Tensor,
-        dna: &Self::Dna,
-        dsquares: &Tensor,
-    ) -> Result<Tensor> {
+    fn reconstruction_backward(&self, recon: &Tensor, dna: &Self::Dna, dsquares: &Tensor) -> Result<Tensor> {
         autoencoder::reconstruction_backward(self, recon, dna, dsquares)
     }
-    fn sample_normal(
-        &self,
-        mean: &Tensor,
-        log_variance: &Tensor,
-        noise: &Noise,
-        step: &Step,
-    ) -> Result<Tensor> {
+    fn sample_normal(&self, mean: &Tensor, log_variance: &Tensor, noise: &Noise, step: &Step) -> Result<Tensor> {
         autoencoder::sample_normal(self, mean, log_variance, noise, step)
     }
     fn sample_normal_backward(
@@ -477,12 +472,7 @@ impl Backend for Cpu {
     fn kl_divergence(&self, mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
         autoencoder::kl_divergence(self, mean, log_variance)
     }
-    fn kl_divergence_backward(
-        &self,
-        mean: &Tensor,
-        log_variance: &Tensor,
-        dkl: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
+    fn kl_divergence_backward(&self, mean: &Tensor, log_variance: &Tensor, dkl: &Tensor) -> Result<(Tensor, Tensor)> {
         autoencoder::kl_divergence_backward(self, mean, log_variance, dkl)
     }
     fn finish_gradients(&self, params: &Tensor, grads: &Tensor, ranges: &[Range]) -> Result<Tensor> {

@@ -71,6 +71,17 @@ pub fn finish_gradients(cuda: &Cuda, params: &T, grads: &T, ranges: &[Range]) ->
     Ok(norm)
 }
 
+pub fn l2_penalty(cuda: &Cuda, params: &T, ranges: &[Range]) -> Result<T> {
+    const OP: &str = "l2_penalty";
+    let p = check(OP, params, &[], ranges)?;
+    let table = cuda.tables.get(cuda, OP, ranges)?;
+    let (penalty, partial) = (cuda.empty(&[1])?, cuda.scratch::<f64>(p.chunks as usize)?);
+    let grid = [p.chunks as usize, 1, 1];
+    launch!(cuda, "l2_partial", grid, 256, 0; p, table.address(), at(params), partial.address())?;
+    launch!(cuda, "l2_finish", [1, 1, 1], 256, 0; p, partial.address(), at(&penalty))?;
+    Ok(penalty)
+}
+
 pub fn adam(
     cuda: &Cuda,
     params: &T,

@@ -52,14 +52,7 @@ fn bases(dna: &Dna) -> Inp<'static> {
     Inp { dims: [dna.batch, dna.length, 4], address: dna.planes.address(), words: dna.words, kind: "dna_" }
 }
 
-pub fn forward(
-    cuda: &Cuda,
-    inp: &T,
-    weight: &T,
-    bias: Option<&T>,
-    leaky: Option<f32>,
-    spec: Conv1d,
-) -> Result<T> {
+pub fn forward(cuda: &Cuda, inp: &T, weight: &T, bias: Option<&T>, leaky: Option<f32>, spec: Conv1d) -> Result<T> {
     correlate(cuda, "conv1d", dense("conv1d", inp)?, weight, bias, leaky, spec)
 }
 

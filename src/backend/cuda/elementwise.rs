@@ -2,6 +2,7 @@
 
 use super::params::{CopyRows, PositionSum, Swap, dropout_params};
 use super::{Cuda, Step, T, at, int};
+use crate::backend::tensor::same_shapes;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 
@@ -55,6 +56,17 @@ pub fn combine(cuda: &Cuda, op: &'static str, kernel: &str, dst: &T, src: &T) ->
     }
     let count = int(op, dst.len())?;
     launch!(cuda, kernel, Cuda::spread(dst.len()), 256, 0; count, at(src), at(dst))
+}
+
+pub fn weighted_sum(cuda: &Cuda, terms: &[&T], factors: &[f32]) -> Result<T> {
+    const OP: &str = "weighted_sum";
+    let out = cuda.empty(same_shapes(OP, terms, factors)?)?;
+    let count = int(OP, out.len())?;
+    for (i, (term, &factor)) in terms.iter().zip(factors).enumerate() {
+        let (grid, first) = (Cuda::spread(out.len()), i32::from(i == 0));
+        launch!(cuda, "add_scaled", grid, 256, 0; count, factor, first, at(term), at(&out))?;
+    }
+    Ok(out)
 }
 
 fn copy_rows(

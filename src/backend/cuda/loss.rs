@@ -5,20 +5,19 @@ use super::{Cuda, T, at, int};
 use crate::backend::ClassLoss;
 use crate::error::{Error, Result};
 
-fn params(op: &'static str, rows: usize, classes: usize, kind: ClassLoss) -> Result<LossParams> {
+fn params(op: &'static str, rows: usize, logits: usize, classes: usize, kind: ClassLoss) -> Result<LossParams> {
     int(op, rows * classes)?;
-    let exchanged = (kind == ClassLoss::ExchangedCrossEntropy).into();
-    Ok(LossParams { batch: int(op, rows)?, classes: int(op, classes)?, exchanged })
+    let kind = match kind {
+        ClassLoss::CrossEntropy => 0,
+        ClassLoss::ExchangedCrossEntropy => 1,
+        ClassLoss::BinaryCrossEntropy => 2,
+    };
+    Ok(LossParams { batch: int(op, rows)?, logits: int(op, logits)?, classes: int(op, classes)?, kind })
 }
 
-fn check(op: &'static str, logits: &T, labels: &T, weights: &T, kind: ClassLoss) -> Result<LossParams> {
-    let [batch, classes] = logits.dims(op)?;
-    if batch == 0 || classes == 0 {
-        return Err(Error::shape(op, format!("no logits in {:?}", logits.shape())));
-    }
+fn expect_samples(op: &'static str, batch: usize, labels: &T, weights: &T) -> Result<()> {
     labels.expect_shape(op, "labels", &[batch])?;
-    weights.expect_shape(op, "weights", &[batch])?;
-    params(op, batch, classes, kind)
+    weights.expect_shape(op, "weights", &[batch])
 }
 
 pub fn softmax(cuda: &Cuda, logits: &T) -> Result<T> {
@@ -27,15 +26,18 @@ pub fn softmax(cuda: &Cuda, logits: &T) -> Result<T> {
     if classes == 0 {
         return Err(Error::shape(OP, format!("no classes in {:?}", logits.shape())));
     }
-    let p = params(OP, rows, classes, ClassLoss::CrossEntropy)?;
+    let p = params(OP, rows, classes, classes, ClassLoss::CrossEntropy)?;
     let out = cuda.empty(logits.shape())?;
     launch!(cuda, "softmax_rows", [rows.div_ceil(256), 1, 1], 256, 0; p, at(logits), at(&out))?;
     Ok(out)
 }
 
 pub fn forward(cuda: &Cuda, logits: &T, labels: &T, weights: &T, kind: ClassLoss) -> Result<(T, T)> {
-    let p = check("class_loss", logits, labels, weights, kind)?;
-    let (loss, probabilities) = (cuda.empty(&[1])?, cuda.empty(logits.shape())?);
+    const OP: &str = "class_loss";
+    let (classes, [batch, width]) = (kind.classes(OP, logits)?, logits.dims(OP)?);
+    expect_samples(OP, batch, labels, weights)?;
+    let p = params(OP, batch, width, classes, kind)?;
+    let (loss, probabilities) = (cuda.empty(&[1])?, cuda.empty(&[batch, classes])?);
     launch!(cuda, "class_loss_forward", [1, 1, 1], 256, 0;
         p, at(logits), at(labels), at(weights), at(&loss), at(&probabilities))?;
     Ok((loss, probabilities))
@@ -43,9 +45,11 @@ pub fn forward(cuda: &Cuda, logits: &T, labels: &T, weights: &T, kind: ClassLoss
 
 pub fn backward(cuda: &Cuda, probabilities: &T, labels: &T, weights: &T, dloss: &T, kind: ClassLoss) -> Result<T> {
     const OP: &str = "class_loss_backward";
-    let p = check(OP, probabilities, labels, weights, kind)?;
+    let (width, [batch, classes]) = (kind.logits(OP, probabilities)?, probabilities.dims(OP)?);
+    expect_samples(OP, batch, labels, weights)?;
     dloss.expect_shape(OP, "dloss", &[1])?;
-    let dlogits = cuda.empty(probabilities.shape())?;
+    let p = params(OP, batch, width, classes, kind)?;
+    let dlogits = cuda.empty(&[batch, width])?;
     launch!(cuda, "class_loss_backward", [1, 1, 1], 256, 0;
         p, at(probabilities), at(labels), at(weights), at(dloss), at(&dlogits))?;
     Ok(dlogits)

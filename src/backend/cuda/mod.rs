@@ -452,6 +452,12 @@ impl Backend for Cuda {
     fn softmax(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>> {
         loss::softmax(self, logits)
     }
+    fn weighted_sum(&self, terms: &[&Tensor<Self>], factors: &[f32]) -> Result<Tensor<Self>> {
+        elementwise::weighted_sum(self, terms, factors)
+    }
+    fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
+        adam::l2_penalty(self, params, ranges)
+    }
     fn reconstruction(&self, recon: &Tensor<Self>, dna: &Self::Dna) -> Result<Tensor<Self>> {
         autoencoder::reconstruction(self, recon, dna)
     }

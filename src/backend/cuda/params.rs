@@ -61,8 +61,8 @@ params! {
     }
     /// Readout of `[batch,channels]`.
     ReadoutParams { batch: i32, channels: i32 }
-    /// Losses on `[batch,classes]`.
-    LossParams { batch: i32, classes: i32, exchanged: i32 }
+    /// Losses on `[batch,logits]`; see kernels/loss.cu for `kind`.
+    LossParams { batch: i32, logits: i32, classes: i32, kind: i32 }
     /// One range of the flat parameter buffer.
     ParamRange { offset: i32, len: i32, l2: f32, frozen: i32 }
     /// Adam over `count` elements in `chunks` of `chunk`; `clip <= 0`: none.

@@ -32,6 +32,16 @@ pub fn finish_gradients<T: Real>(params: &Tensor<T>, grads: &Tensor<T>, ranges: 
     Ok(tensor(vec![squares.sqrt()], &[1]))
 }
 
+pub fn l2_penalty<T: Real>(params: &Tensor<T>, ranges: &[Range]) -> Result<Tensor<T>> {
+    check("l2_penalty", params, &[], ranges)?;
+    let theta = read(params);
+    let one = |range: &Range| {
+        let squares: T = theta[range.offset..range.offset + range.len].iter().map(|&x| x * x).sum();
+        T::of(range.l2.into()) * squares
+    };
+    Ok(tensor(vec![ranges.iter().map(one).sum()], &[1]))
+}
+
 pub fn adam<T: Real>(
     params: &Tensor<T>,
     grads: &Tensor<T>,

@@ -1,7 +1,7 @@
 //! Reconstruction of DNA, and the normal latent variables of a variational autoencoder.
 
 use super::Real;
-use super::conv1d::one_hot;
+use super::dna_conv::onehot;
 use super::memory::{Step, Tensor, read, tensor};
 use crate::backend::DnaBatch;
 use crate::error::Result;
@@ -14,7 +14,7 @@ fn check<T: Real>(op: &'static str, recon: &Tensor<T>, dna: &DnaBatch) -> Result
 
 pub fn reconstruction<T: Real>(recon: &Tensor<T>, dna: &DnaBatch) -> Result<Tensor<T>> {
     check("reconstruction", recon, dna)?;
-    let (values, target) = (read(recon), read(&one_hot(dna)));
+    let (values, target) = (read(recon), read(&onehot(dna)));
     let squares = values.iter().zip(&target).map(|(&y, &x)| (y - x) * (y - x)).sum();
     let codes = (0..dna.batch()).flat_map(|b| dna.codes(b));
     let (mut right, mut known) = (0, 0);
@@ -36,7 +36,7 @@ pub fn reconstruction_backward<T: Real>(recon: &Tensor<T>, dna: &DnaBatch, dsqua
     check(OP, recon, dna)?;
     dsquares.expect_shape(OP, "dsquares", &[1])?;
     let factor = T::of(2.0) * read(dsquares)[0];
-    let drecon = read(recon).into_iter().zip(read(&one_hot::<T>(dna))).map(|(y, x)| factor * (y - x));
+    let drecon = read(recon).into_iter().zip(read(&onehot::<T>(dna))).map(|(y, x)| factor * (y - x));
     Ok(tensor(drecon.collect(), recon.shape()))
 }
 

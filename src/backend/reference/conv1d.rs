@@ -1,6 +1,7 @@
 //! Strided, zero-padded cross-correlation.
 
 use super::Real;
+use super::dna_conv::onehot;
 use super::memory::{Tensor, accumulate, read, tensor};
 use crate::backend::{Conv1d, DnaBatch};
 use crate::error::{Error, Result};
@@ -39,12 +40,22 @@ pub fn forward<T: Real>(
     leaky: Option<f32>,
     spec: Conv1d,
 ) -> Result<Tensor<T>> {
-    const OP: &str = "conv1d";
-    let [batch, length, inputs] = inp.dims(OP)?;
-    let [outputs, _, kernel] = weight.dims(OP)?;
-    weight.expect_shape(OP, "weight", &[outputs, inputs, kernel])?;
-    bias.map_or(Ok(()), |bias| bias.expect_shape(OP, "bias", &[outputs]))?;
-    let out_length = output_length(OP, spec, length, kernel)?;
+    correlate("conv1d", inp, weight, bias, leaky, spec)
+}
+
+fn correlate<T: Real>(
+    op: &'static str,
+    inp: &Tensor<T>,
+    weight: &Tensor<T>,
+    bias: Option<&Tensor<T>>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+) -> Result<Tensor<T>> {
+    let [batch, length, inputs] = inp.dims(op)?;
+    let [outputs, _, kernel] = weight.dims(op)?;
+    weight.expect_shape(op, "weight", &[outputs, inputs, kernel])?;
+    bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
+    let out_length = output_length(op, spec, length, kernel)?;
     let (x, w) = (read(inp), read(weight));
     let mut out = vec![T::ZERO; batch * out_length * outputs];
     for b in 0..batch {
@@ -103,13 +114,6 @@ pub fn transposed<T: Real>(
     Ok(tensor(out, &[batch, length, outputs]))
 }
 
-/// One-hot DNA `[B,L,4]`.
-pub fn one_hot<T: Real>(dna: &DnaBatch) -> Tensor<T> {
-    let codes = (0..dna.batch()).flat_map(|b| dna.codes(b));
-    let values = codes.flat_map(|code| (0..4).map(move |a| if a == code { T::ONE } else { T::ZERO }));
-    tensor(values.collect(), &[dna.batch(), dna.length(), 4])
-}
-
 pub fn dna_forward<T: Real>(
     dna: &DnaBatch,
     weight: &Tensor<T>,
@@ -117,7 +121,7 @@ pub fn dna_forward<T: Real>(
     leaky: Option<f32>,
     spec: Conv1d,
 ) -> Result<Tensor<T>> {
-    forward(&one_hot(dna), weight, bias, leaky, spec)
+    correlate("dna_conv1d", &onehot(dna), weight, bias, leaky, spec)
 }
 
 pub fn dna_backward_weight<T: Real>(
@@ -127,7 +131,7 @@ pub fn dna_backward_weight<T: Real>(
     dweight: Option<&Tensor<T>>,
     dbias: Option<&Tensor<T>>,
 ) -> Result<()> {
-    backward_weight(&one_hot(dna), dout, spec, dweight, dbias)
+    weight_gradient("dna_conv1d_backward_weight", &onehot(dna), dout, spec, dweight, dbias)
 }
 
 pub fn backward_weight<T: Real>(
@@ -137,15 +141,25 @@ pub fn backward_weight<T: Real>(
     dweight: Option<&Tensor<T>>,
     dbias: Option<&Tensor<T>>,
 ) -> Result<()> {
-    const OP: &str = "conv1d_backward_weight";
-    let [batch, length, inputs] = inp.dims(OP)?;
-    let [_, out_length, outputs] = dout.dims(OP)?;
-    dout.expect_shape(OP, "dout", &[batch, out_length, outputs])?;
+    weight_gradient("conv1d_backward_weight", inp, dout, spec, dweight, dbias)
+}
+
+fn weight_gradient<T: Real>(
+    op: &'static str,
+    inp: &Tensor<T>,
+    dout: &Tensor<T>,
+    spec: Conv1d,
+    dweight: Option<&Tensor<T>>,
+    dbias: Option<&Tensor<T>>,
+) -> Result<()> {
+    let [batch, length, inputs] = inp.dims(op)?;
+    let [_, out_length, outputs] = dout.dims(op)?;
+    dout.expect_shape(op, "dout", &[batch, out_length, outputs])?;
     let dy = read(dout);
     if let Some(slot) = dweight {
-        let [_, _, kernel] = slot.dims(OP)?;
-        slot.expect_shape(OP, "dweight", &[outputs, inputs, kernel])?;
-        dout.expect_shape(OP, "dout", &[batch, output_length(OP, spec, length, kernel)?, outputs])?;
+        let [_, _, kernel] = slot.dims(op)?;
+        slot.expect_shape(op, "dweight", &[outputs, inputs, kernel])?;
+        dout.expect_shape(op, "dout", &[batch, output_length(op, spec, length, kernel)?, outputs])?;
         let x = read(inp);
         let mut dw = vec![T::ZERO; outputs * inputs * kernel];
         for b in 0..batch {
@@ -161,7 +175,7 @@ pub fn backward_weight<T: Real>(
         accumulate(slot, &dw);
     }
     if let Some(slot) = dbias {
-        slot.expect_shape(OP, "dbias", &[outputs])?;
+        slot.expect_shape(op, "dbias", &[outputs])?;
         accumulate(slot, &column_sums(&dy, outputs));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::Real;
 use super::memory::{Step, Tensor, read, tensor};
+use crate::backend::tensor::same_shapes;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 
@@ -101,4 +102,15 @@ pub fn position_sum_backward<T: Real>(dout: &Tensor<T>, length: usize) -> Result
     let values = read(dout);
     let rows = (0..batch).flat_map(|b| (0..length).flat_map(move |_| b * channels..(b + 1) * channels));
     Ok(tensor(rows.map(|i| values[i]).collect(), &[batch, length, channels]))
+}
+
+pub fn weighted_sum<T: Real>(terms: &[&Tensor<T>], factors: &[f32]) -> Result<Tensor<T>> {
+    let shape = same_shapes("weighted_sum", terms, factors)?;
+    let mut out = vec![T::ZERO; shape.iter().product()];
+    for (term, &factor) in terms.iter().zip(factors) {
+        for (sum, x) in out.iter_mut().zip(read(term)) {
+            *sum += T::of(factor.into()) * x;
+        }
+    }
+    Ok(tensor(out, shape))
 }

@@ -23,14 +23,10 @@ fn log_softmax<T: Real>(row: &[T]) -> Vec<T> {
 /// Labels as class numbers, and each sample's share of the total weight.
 fn targets<T: Real>(
     op: &'static str,
-    logits: &Tensor<T>,
+    [batch, classes]: [usize; 2],
     labels: &Tensor<T>,
     weights: &Tensor<T>,
 ) -> Result<(Vec<usize>, Vec<T>)> {
-    let [batch, classes] = logits.dims(op)?;
-    if batch == 0 || classes == 0 {
-        return Err(Error::shape(op, format!("no logits in {:?}", logits.shape())));
-    }
     labels.expect_shape(op, "labels", &[batch])?;
     weights.expect_shape(op, "weights", &[batch])?;
     let class = |label: T| {
@@ -50,15 +46,16 @@ pub fn class_loss<T: Real>(
     kind: ClassLoss,
 ) -> Result<(Tensor<T>, Tensor<T>)> {
     const OP: &str = "class_loss";
-    let (labels, shares) = targets(OP, logits, labels, weights)?;
-    let [_, classes] = logits.dims(OP)?;
+    let (classes, [batch, width]) = (kind.classes(OP, logits)?, logits.dims(OP)?);
+    let (labels, shares) = targets(OP, [batch, classes], labels, weights)?;
     let (mut loss, mut probabilities) = (T::ZERO, Vec::new());
-    for ((row, &label), &share) in read(logits).chunks(classes).zip(&labels).zip(&shares) {
-        let logs = log_softmax(row);
+    for ((row, &label), &share) in read(logits).chunks(width).zip(&labels).zip(&shares) {
+        let logs =
+            if kind == ClassLoss::BinaryCrossEntropy { log_softmax(&[T::ZERO, row[0]]) } else { log_softmax(row) };
         let row: Vec<T> = logs.iter().map(|&x| x.exp()).collect();
         loss += share
             * match kind {
-                ClassLoss::CrossEntropy => -logs[label],
+                ClassLoss::CrossEntropy | ClassLoss::BinaryCrossEntropy => -logs[label],
                 ClassLoss::ExchangedCrossEntropy => {
                     let onehot: Vec<T> = (0..classes).map(|k| if k == label { T::ONE } else { T::ZERO }).collect();
                     -row.iter().zip(log_softmax(&onehot)).map(|(&p, log)| p * log).sum::<T>()
@@ -66,7 +63,7 @@ pub fn class_loss<T: Real>(
             };
         probabilities.extend(row);
     }
-    Ok((tensor(vec![loss], &[1]), tensor(probabilities, logits.shape())))
+    Ok((tensor(vec![loss], &[1]), tensor(probabilities, &[batch, classes])))
 }
 
 pub fn class_loss_backward<T: Real>(
@@ -77,21 +74,25 @@ pub fn class_loss_backward<T: Real>(
     kind: ClassLoss,
 ) -> Result<Tensor<T>> {
     const OP: &str = "class_loss_backward";
-    let (labels, shares) = targets(OP, probabilities, labels, weights)?;
+    let (width, [batch, classes]) = (kind.logits(OP, probabilities)?, probabilities.dims(OP)?);
+    let (labels, shares) = targets(OP, [batch, classes], labels, weights)?;
     dloss.expect_shape(OP, "dloss", &[1])?;
-    let [_, classes] = probabilities.dims(OP)?;
     let dloss = read(dloss)[0];
     let mut dlogits = Vec::new();
     for ((row, &label), &share) in read(probabilities).chunks(classes).zip(&labels).zip(&shares) {
-        dlogits.extend(row.iter().enumerate().map(|(k, &p)| {
+        // The last class has the only logit of two, so that one is skipped.
+        dlogits.extend(row.iter().enumerate().skip(classes - width).map(|(k, &p)| {
             let own = if k == label { T::ONE } else { T::ZERO };
             let slope = match kind {
                 ClassLoss::CrossEntropy => p - own,
+                // As p - own, but exact where p rounds to 1.
+                ClassLoss::BinaryCrossEntropy if k == label => -row[0],
+                ClassLoss::BinaryCrossEntropy => p,
                 // The loss is a constant less the probability of the label.
                 ClassLoss::ExchangedCrossEntropy => row[label] * (p - own),
             };
             dloss * share * slope
         }));
     }
-    Ok(tensor(dlogits, probabilities.shape()))
+    Ok(tensor(dlogits, &[batch, width]))
 }

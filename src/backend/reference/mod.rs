@@ -357,6 +357,12 @@ impl<T: Real> Backend for Reference<T> {
     fn softmax(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>> {
         loss::softmax(logits)
     }
+    fn weighted_sum(&self, terms: &[&Tensor<Self>], factors: &[f32]) -> Result<Tensor<Self>> {
+        elementwise::weighted_sum(terms, factors)
+    }
+    fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
+        adam::l2_penalty(params, ranges)
+    }
     fn reconstruction(&self, recon: &Tensor<Self>, dna: &Self::Dna) -> Result<Tensor<Self>> {
         autoencoder::reconstruction(recon, dna)
     }
