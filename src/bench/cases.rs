@@ -1,4 +1,6 @@
-//! One case per primitive, at the shapes of an EPSAT step.
+//! One case per primitive, at the shapes of an EPSAT step; what only other networks need, at theirs.
+
+mod speid;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +10,7 @@ use crate::backend::{
     Adam, Attention, Backend, BatchNorm, ClassLoss, Conv1d, DnaAffine, DnaConv, DnaConvGrads, Gate, LstmWeights, Range,
     ReadoutNorm, StepState, Tensor,
 };
-use crate::config::EpsatConfig;
+use crate::config::{EplaeConfig, EpsatConfig};
 use crate::error::Result;
 use crate::rng::{Dropout, Stream};
 
@@ -36,12 +38,16 @@ pub struct Size {
     pub enhancer_length: usize,
     pub promoter_length: usize,
     pub model: EpsatConfig,
+    /// The autoencoder whose cases begin with `eplae_`.
+    pub autoencoder: EplaeConfig,
 }
 
 impl Size {
     /// The same model on two short windows: small enough for plain loops, and no tile divides it.
     pub fn small(&self) -> Size {
-        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone() }
+        let full = &self.autoencoder;
+        let autoencoder = EplaeConfig { filters: full.filters.min(26), units: full.units.min(33), ..full.clone() };
+        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone(), autoencoder }
     }
     fn pooled(&self, length: usize) -> usize {
         (length + 1).saturating_sub(self.model.kernel_size) / self.model.pool
@@ -54,8 +60,8 @@ impl Size {
 
 /// Inputs of cases: normal numbers, the same on every backend.
 pub struct Maker<B: Backend> {
-    b: B,
-    size: Size,
+    pub(super) b: B,
+    pub(super) size: Size,
     step: B::Step,
     normals: Rc<Vec<f32>>,
     next: Cell<usize>,
@@ -84,10 +90,10 @@ impl<B: Backend> Maker<B> {
         let values: Vec<f32> = self.normals.iter().cycle().skip(start).take(len).map(|x| x * deviation).collect();
         self.b.from_f32(&values, shape)
     }
-    fn normal(&self, shape: &[usize]) -> Result<Tensor<B>> {
+    pub(super) fn normal(&self, shape: &[usize]) -> Result<Tensor<B>> {
         self.scaled(shape, 1.0)
     }
-    fn weight(&self, shape: &[usize], fan_in: usize) -> Result<Tensor<B>> {
+    pub(super) fn weight(&self, shape: &[usize], fan_in: usize) -> Result<Tensor<B>> {
         self.scaled(shape, 1.0 / (fan_in as f32).sqrt())
     }
     fn ones(&self, n: usize) -> Result<Tensor<B>> {
@@ -109,7 +115,7 @@ impl<B: Backend> Maker<B> {
         self.size.batch * self.size.positions()
     }
     /// A case whose every execution is the same call.
-    fn case(
+    pub(super) fn case(
         &self,
         shape: impl std::fmt::Debug,
         cost: Cost,
@@ -126,10 +132,17 @@ impl<B: Backend> Maker<B> {
 
 /// Every primitive by name, in the order of the contract.
 pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
+    [epsat(), super::eplae_cases::all()].concat()
+}
+
+/// Those at the shapes of an EPSAT step.
+fn epsat<B: Backend>() -> Vec<(&'static str, Build<B>)> {
     vec![
         ("add_assign", add_assign),
         ("dna_conv", dna_conv),
         ("dna_conv_backward", dna_conv_backward),
+        ("dna_conv_bias", speid::dna_conv_bias),
+        ("dna_conv_bias_backward", speid::dna_conv_bias_backward),
         ("conv1d", conv1d),
         ("conv1d_backward_input", conv1d_backward_input),
         ("conv1d_backward_weight", conv1d_backward_weight),
@@ -160,9 +173,10 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("readout_norm_backward", readout_norm_backward),
         ("class_loss", class_loss),
         ("class_loss_backward", class_loss_backward),
+        ("binary_cross_entropy", speid::binary_cross_entropy),
         ("softmax", softmax),
-        ("weighted_sum", weighted_sum),
-        ("l2_penalty", l2_penalty),
+        ("weighted_sum", speid::weighted_sum),
+        ("l2_penalty", speid::l2_penalty),
         ("finish_gradients", finish_gradients),
         ("adam", adam),
     ]
@@ -482,21 +496,15 @@ fn softmax<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     m.case(logits.shape().to_vec(), cost::elementwise(logits.len(), 3, 2), move |b| Ok(vec![b.softmax(&logits)?]))
 }
 
-fn weighted_sum<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let terms = [m.normal(&[1])?, m.normal(&[1])?];
-    m.case([1], cost::elementwise(1, 4, 3), move |b| Ok(vec![b.weighted_sum(&[&terms[0], &terms[1]], &[1.0, 0.5])?]))
-}
-fn l2_penalty<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let (shape, mut ranges) = flat(m);
-    ranges[0].l2 = 1e-5;
-    let params = m.normal(&shape)?;
-    m.case(shape, cost::elementwise(shape[0], 2, 1), move |b| Ok(vec![b.l2_penalty(&params, &ranges)?]))
-}
-
 /// Parameters of the whole model, as one range.
 fn flat<B: Backend>(m: &Maker<B>) -> ([usize; 1], Vec<Range>) {
     use crate::models::{Epsat, Model};
-    let len = Epsat::new(m.size.model.clone()).specs().iter().filter(|s| s.trainable).map(|s| s.len()).sum();
+    let len = Epsat::new(m.size.model.clone())
+        .specs(m.size.enhancer_length, m.size.promoter_length)
+        .iter()
+        .filter(|s| s.trainable)
+        .map(|s| s.len())
+        .sum();
     ([len], vec![Range { offset: 0, len, l2: 0.0, frozen: false }])
 }
 fn finish_gradients<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {

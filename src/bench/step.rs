@@ -75,9 +75,9 @@ pub(super) fn random_dna(batch: usize, length: usize, seed: u64) -> DnaBatch {
 
 /// Runs and times.
 pub fn run<B: Backend>(backend: &B, config: &ModelConfig, bench: &StepBench) -> Result<StepReport> {
-    let model = Network::new(config, [bench.enhancer_length, bench.promoter_length]);
+    let model = Network::new(config);
     model.check_lengths(bench.enhancer_length, bench.promoter_length)?;
-    let mut parameters = Parameters::new(backend, model.specs(), 1)?;
+    let mut parameters = Parameters::new(backend, model.specs(bench.enhancer_length, bench.promoter_length), 1)?;
     let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: None };
     let mut optimizer = Optimizer::new(&parameters, adam)?;
     let enhancer = random_dna(bench.batch, bench.enhancer_length, 1);

@@ -48,9 +48,9 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let length = |asked: Option<usize>, of_run: usize, usual| asked.unwrap_or(if of_run > 0 { of_run } else { usual });
     let enhancer = length(args.enhancer_length, config.data.enhancer_length, 3000);
     let promoter = length(args.promoter_length, config.data.promoter_length, 2000);
-    let network = Network::new(&config.model, [enhancer, promoter]);
+    let network = Network::new(&config.model);
     network.check_lengths(enhancer, promoter)?;
-    let specs = network.specs();
+    let specs = network.specs(enhancer, promoter);
     let count = |trainable_only: bool| specs.iter().filter(|s| s.trainable || !trainable_only).map(Spec::len).sum();
     let mut by_part = BTreeMap::new();
     for spec in specs.iter().filter(|s| s.trainable) {

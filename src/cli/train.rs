@@ -76,6 +76,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let need = session::memory_estimate(&config, &dataset);
     let (device, why) = Device::open(config.train.device.parse()?, device::precision(&config.train.precision)?, need)?;
     // Checked before anything is written.
+    session::check(&config, &dataset)?;
     let first = session::make_split(&config, &dataset)?;
     let resume = folder.is_some();
     let all = match &folder {

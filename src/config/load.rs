@@ -14,6 +14,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("epsat", include_str!("../../presets/epsat.toml")),
     ("epsat-paper", include_str!("../../presets/epsat-paper.toml")),
     ("planted", include_str!("../../presets/planted.toml")),
+    ("speid", include_str!("../../presets/speid.toml")),
 ];
 
 /// The text of a preset; the error lists those there are.

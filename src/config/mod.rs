@@ -6,6 +6,7 @@ mod data;
 mod load;
 mod model;
 mod phase;
+mod speid;
 mod split;
 mod train;
 
@@ -13,6 +14,7 @@ pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, load, preset};
 pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};
 pub use phase::{Objective, Phase, PhaseConfig};
+pub use speid::{GateKind, SpeidConfig};
 pub use split::SplitConfig;
 pub use train::{BestBy, TrainConfig};
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::SpeidConfig;
 use crate::error::{Error, Result};
 
 /// The network and its sizes.
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 pub enum ModelConfig {
     Epsat(EpsatConfig),
     Eplae(EplaeConfig),
+    Speid(SpeidConfig),
 }
 
 impl ModelConfig {
@@ -18,6 +20,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Epsat(_) => "epsat",
             ModelConfig::Eplae(_) => "eplae",
+            ModelConfig::Speid(_) => "speid",
         }
     }
     /// Error for sizes that cannot work.
@@ -25,6 +28,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Epsat(c) => c.validate(),
             ModelConfig::Eplae(c) => c.validate(),
+            ModelConfig::Speid(c) => c.validate(),
         }
     }
 }

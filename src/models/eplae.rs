@@ -17,14 +17,13 @@ const BRANCHES: [&str; 2] = ["enhancer", "promoter"];
 const STAGES: [usize; 3] = [0, 2, 4];
 const STRIDE: usize = 2;
 
-/// EPLAE with the sizes of its configuration, for windows of given lengths; 171,398,410 parameters at the preset's.
+/// EPLAE with the sizes of its configuration; 171,398,410 parameters at the preset's.
 ///
 /// Each encoder stage halves a length, rounding up; the decoder's stages go back to exactly the lengths that these came from
 /// (PyTorch's output padding is 1 where a length was even and 0 where it was odd), so every length works.
 #[derive(Clone, Debug)]
 pub struct Eplae {
     config: EplaeConfig,
-    lengths: [usize; 2],
     objective: Objective,
 }
 
@@ -37,21 +36,18 @@ fn stages(length: usize) -> [usize; 4] {
     all
 }
 
+/// Columns of the code of both windows.
+fn columns(lengths: [usize; 2]) -> usize {
+    lengths.iter().map(|&length| stages(length)[3]).sum()
+}
+
 impl Eplae {
     /// The network; sizes are checked by [`EplaeConfig`]'s validation.
-    pub fn new(config: EplaeConfig, lengths: [usize; 2]) -> Self {
-        Eplae { config, lengths, objective: Objective::Full }
+    pub fn new(config: EplaeConfig) -> Self {
+        Eplae { config, objective: Objective::Full }
     }
     fn spec(&self) -> Conv1d {
         Conv1d { stride: STRIDE, padding: self.config.kernel_size / 2 }
-    }
-    /// Columns of the code of each branch.
-    fn columns(&self) -> [usize; 2] {
-        self.lengths.map(|length| stages(length)[3])
-    }
-    /// Size of the flattened code.
-    fn flat(&self) -> usize {
-        self.config.filters * self.columns().iter().sum::<usize>()
     }
     fn variational(&self) -> bool {
         self.config.variant == Latent::Vae
@@ -82,8 +78,9 @@ impl Eplae {
         parameters: &Bound<'_, B>,
         branch: usize,
         mut x: Var<B>,
+        length: usize,
     ) -> Result<Var<B>> {
-        let lengths = stages(self.lengths[branch]);
+        let lengths = stages(length);
         for (i, stage) in STAGES.into_iter().enumerate() {
             let name = |part: &str| format!("decoder_conv_{}.{stage}.{part}", BRANCHES[branch]);
             let (weight, bias) = (parameters.var(tape, &name("weight"))?, parameters.var(tape, &name("bias"))?);
@@ -111,7 +108,7 @@ impl Model for Eplae {
         "eplae"
     }
 
-    fn specs(&self) -> Vec<Spec> {
+    fn specs(&self, enhancer_length: usize, promoter_length: usize) -> Vec<Spec> {
         let c = &self.config;
         let mut specs = Vec::new();
         let mut layer = |name: String, shape: &[usize], outputs: usize, fan_in: usize| {
@@ -119,7 +116,7 @@ impl Model for Eplae {
             specs.push(Spec { l2: c.l2, ..Spec::new(format!("{name}.weight"), shape, init) });
             specs.push(Spec { l2: c.l2, ..Spec::new(format!("{name}.bias"), &[outputs], init) });
         };
-        let (f, k, flat) = (c.filters, c.kernel_size, self.flat());
+        let (f, k, flat) = (c.filters, c.kernel_size, c.filters * columns([enhancer_length, promoter_length]));
         for branch in BRANCHES {
             for (stage, inputs) in STAGES.into_iter().zip([4, f, f]) {
                 layer(format!("encoder_conv_{branch}.{stage}"), &[f, inputs, k], f, inputs * k);
@@ -155,7 +152,7 @@ impl Model for Eplae {
                 layer(format!("{branch} conv1d stride 2, LeakyReLU"), &shape, f * (inputs * k + 1));
             }
         }
-        let columns: usize = lengths.iter().map(|&length| stages(length)[3]).sum();
+        let columns = columns(lengths);
         layer("concatenate".into(), &[f, columns], 0);
         layer("linear, LeakyReLU".into(), &[c.units], c.units * (f * columns + 1));
         let heads = if self.variational() { 2 } else { 1 };
@@ -183,7 +180,7 @@ impl Model for Eplae {
             // The decoder's stages are the encoder's, backwards.
             products += 2.0 * c.kernel_size as f64 * f * (4.0 * one + f * (two + three));
         }
-        let columns: usize = [enhancer_length, promoter_length].iter().map(|&length| stages(length)[3]).sum();
+        let columns = columns([enhancer_length, promoter_length]);
         let heads = if self.variational() { 3.0 } else { 2.0 };
         let linear = 2.0 * f * columns as f64 + heads * c.latent as f64;
         2.0 * (products + c.units as f64 * linear + 2.0 * c.latent as f64)
@@ -257,17 +254,17 @@ impl Model for Eplae {
             let hidden = leaky_relu(tape, &hidden, c.slope)?;
             let grid = self.linear(tape, parameters, "decoder_linear.2", &hidden)?;
             let grid = unflatten_channels(tape, &grid, c.filters)?; // [B,T,F]
-            let parts = split_length(tape, &grid, self.columns())?;
+            let parts = split_length(tape, &grid, batch.lengths.map(|length| stages(length)[3]))?;
             drop(grid);
             let (mut squares, mut quality) = (Vec::new(), Vec::new());
             for (branch, part) in parts.into_iter().enumerate() {
-                let recon = self.decode(tape, parameters, branch, part)?;
+                let recon = self.decode(tape, parameters, branch, part, batch.lengths[branch])?;
                 let (square, found) = squared_error(tape, &recon, dna[branch])?;
                 squares.push(square);
                 quality.push(found);
             }
             let values = match c.reconstruction {
-                ReconstructionLoss::Mean => 4 * batch.len * (self.lengths[0] + self.lengths[1]),
+                ReconstructionLoss::Mean => 4 * batch.len * (batch.lengths[0] + batch.lengths[1]),
                 ReconstructionLoss::Sum => batch.len,
             };
             let share = (1.0 / values as f64) as f32;
@@ -298,12 +295,12 @@ mod tests {
     use super::*;
 
     fn count(model: &Eplae, part: &str) -> usize {
-        model.specs().iter().filter(|s| model.part(&s.name) == part).map(Spec::len).sum()
+        model.specs(3000, 2000).iter().filter(|s| model.part(&s.name) == part).map(Spec::len).sum()
     }
 
     #[test]
     fn full_size_has_the_published_parameter_counts() {
-        let model = Eplae::new(EplaeConfig::default(), [3000, 2000]);
+        let model = Eplae::new(EplaeConfig::default());
         assert_eq!(["encoder", "decoder", "head"].map(|p| count(&model, p)), [85_619_200, 85_778_184, 1_026]);
         let by_layer: usize = model.layers(3000, 2000).iter().map(|l| l.parameters).sum();
         assert_eq!(by_layer, 171_398_410);
@@ -313,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_variational_one_has_a_second_head_of_the_encoder() {
-        let model = Eplae::new(EplaeConfig { variant: Latent::Vae, ..EplaeConfig::default() }, [3000, 2000]);
+        let model = Eplae::new(EplaeConfig { variant: Latent::Vae, ..EplaeConfig::default() });
         assert_eq!(count(&model, "encoder"), 85_619_200 + 512 * 513);
         let by_layer: usize = model.layers(3000, 2000).iter().map(|l| l.parameters).sum();
         assert_eq!(by_layer, 171_398_410 + 512 * 513);

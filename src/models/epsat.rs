@@ -94,7 +94,7 @@ impl Model for Epsat {
         "epsat"
     }
 
-    fn specs(&self) -> Vec<Spec> {
+    fn specs(&self, _: usize, _: usize) -> Vec<Spec> {
         let c = &self.config;
         let mut specs = Vec::new();
         for branch in BRANCHES {
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn full_size_has_the_published_parameter_count() {
         let model = Epsat::new(EpsatConfig::default());
-        let count: usize = model.specs().iter().filter(|s| s.trainable).map(Spec::len).sum();
+        let count: usize = model.specs(3000, 2000).iter().filter(|s| s.trainable).map(Spec::len).sum();
         assert_eq!(count, 685_070);
         let by_layer: usize = model.layers(3000, 2000).iter().map(|l| l.parameters).sum();
         assert_eq!(by_layer, 685_070);

@@ -2,21 +2,25 @@
 
 mod eplae;
 mod epsat;
+mod speid;
 
 pub use eplae::Eplae;
 pub use epsat::Epsat;
+pub use speid::Speid;
 
 use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, Tensor};
 use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
-use crate::nn::{Bound, Spec};
+use crate::nn::{Bound, Parameters, Spec};
 
 /// A batch on the device.
 pub struct DeviceBatch<B: Backend> {
     pub enhancer: B::Dna,
     pub promoter: B::Dna,
+    /// Bases of the enhancer's and the promoter's window.
+    pub lengths: [usize; 2],
     /// Class of each sample, `[B]`, 0 or 1.
     pub labels: Tensor<B>,
     /// Weight of each sample in the loss, `[B]`.
@@ -38,6 +42,7 @@ impl<B: Backend> DeviceBatch<B> {
         Ok(DeviceBatch {
             enhancer: backend.upload_dna(enhancer)?,
             promoter: backend.upload_dna(promoter)?,
+            lengths: [enhancer.length(), promoter.length()],
             labels: backend.from_f32(labels, &[len])?,
             weights: backend.from_f32(weights, &[len])?,
             len,
@@ -49,7 +54,7 @@ impl<B: Backend> DeviceBatch<B> {
 pub struct Output<B: Backend> {
     /// Total loss, `[1]`.
     pub loss: Var<B>,
-    /// Class logits, `[B,2]`.
+    /// Class logits, `[B,2]`; `[B,1]` of a model with one logit, that of "interacting".
     pub logits: Var<B>,
     /// Class probabilities, `[B,2]`; the second column is "interacting".
     pub probabilities: Tensor<B>,
@@ -85,8 +90,8 @@ pub struct LayerSummary {
 pub trait Model {
     /// Name of the architecture.
     fn name(&self) -> &'static str;
-    /// Its tensors.
-    fn specs(&self) -> Vec<Spec>;
+    /// Its tensors for windows of these lengths.
+    fn specs(&self, enhancer_length: usize, promoter_length: usize) -> Vec<Spec>;
     /// Its layers for windows of these lengths.
     fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary>;
     /// Multiplications and additions of one sample's forward pass (dense convolutions).
@@ -95,6 +100,14 @@ pub trait Model {
     fn activation_bytes(&self, batch: usize, enhancer_length: usize, promoter_length: usize, train: bool) -> usize;
     /// Error if windows of these lengths are too short.
     fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()>;
+    /// Error if a file with starting values cannot be used.
+    fn check_files(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Puts in place the starting values that come from a file, if the configuration names one.
+    fn start<B: Backend>(&self, _parameters: &Parameters<B>) -> Result<()> {
+        Ok(())
+    }
     /// Runs the network; training mode, dropout and recording are the tape's.
     fn forward<B: Backend>(
         &self,
@@ -125,15 +138,16 @@ pub trait Model {
 pub enum Network {
     Epsat(Epsat),
     Eplae(Eplae),
+    Speid(Speid),
 }
 
 impl Network {
-    /// The network that `config` describes, for windows of these lengths (enhancer, promoter), which the sizes of some
-    /// tensors depend on.
-    pub fn new(config: &ModelConfig, lengths: [usize; 2]) -> Self {
+    /// The network that `config` describes.
+    pub fn new(config: &ModelConfig) -> Self {
         match config {
             ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
-            ModelConfig::Eplae(c) => Network::Eplae(Eplae::new(c.clone(), lengths)),
+            ModelConfig::Eplae(c) => Network::Eplae(Eplae::new(c.clone())),
+            ModelConfig::Speid(c) => Network::Speid(Speid::new(c.clone())),
         }
     }
 }
@@ -144,6 +158,7 @@ macro_rules! each {
         match $self {
             Network::Epsat($m) => $call,
             Network::Eplae($m) => $call,
+            Network::Speid($m) => $call,
         }
     };
 }
@@ -152,8 +167,8 @@ impl Model for Network {
     fn name(&self) -> &'static str {
         each!(self, m => m.name())
     }
-    fn specs(&self) -> Vec<Spec> {
-        each!(self, m => m.specs())
+    fn specs(&self, enhancer_length: usize, promoter_length: usize) -> Vec<Spec> {
+        each!(self, m => m.specs(enhancer_length, promoter_length))
     }
     fn layers(&self, enhancer_length: usize, promoter_length: usize) -> Vec<LayerSummary> {
         each!(self, m => m.layers(enhancer_length, promoter_length))
@@ -166,6 +181,12 @@ impl Model for Network {
     }
     fn check_lengths(&self, enhancer_length: usize, promoter_length: usize) -> Result<()> {
         each!(self, m => m.check_lengths(enhancer_length, promoter_length))
+    }
+    fn check_files(&self) -> Result<()> {
+        each!(self, m => m.check_files())
+    }
+    fn start<B: Backend>(&self, parameters: &Parameters<B>) -> Result<()> {
+        each!(self, m => m.start(parameters))
     }
     fn forward<B: Backend>(
         &self,

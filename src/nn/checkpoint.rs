@@ -1,24 +1,47 @@
 //! Weights as safetensors under PyTorch's names.
 
+use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde_json::json;
 
 use super::Parameters;
-use crate::backend::Backend;
+use crate::backend::{Backend, Tensor};
 use crate::error::{Error, Result};
 
-impl<B: Backend> Parameters<B> {
-    /// The file image: same tensors, same bytes.
-    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
-        let host = self.to_host()?;
-        let views = self.specs().iter().zip(&host).map(|(spec, values)| {
-            let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
-            (spec.name.as_str(), view.expect("shape and length agree by construction"))
-        });
-        safetensors::serialize(views, None).map_err(|e| Error::shape("to_safetensors", e.to_string()))
+/// Writes tensors as f32 in the safetensors format, fetching one at a time: a large model is never held twice.
+pub fn write_tensors<B: Backend>(
+    backend: &B,
+    tensors: &[(&str, Tensor<B>)],
+    out: &mut dyn Write,
+    path: &Path,
+) -> Result<()> {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, tensor) in tensors {
+        let start = end;
+        end += 4 * tensor.len();
+        header
+            .insert(name.to_string(), json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, end] }));
     }
-    /// Reads weights written by [`Parameters::to_safetensors`] or by PyTorch (f32, f16, bf16 or f64). Every tensor must be
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::io(path))?;
+    out.write_all(&header).map_err(Error::io(path))?;
+    for (_, tensor) in tensors {
+        // Little-endian, as every machine that this runs on.
+        out.write_all(bytemuck::cast_slice(&backend.to_f32(tensor)?)).map_err(Error::io(path))?;
+    }
+    Ok(())
+}
+
+impl<B: Backend> Parameters<B> {
+    /// Writes all tensors in the order of the model: same tensors, same bytes. `path` is for errors only.
+    pub fn write_safetensors(&self, out: &mut dyn Write, path: &Path) -> Result<()> {
+        let tensors = self.specs().iter().map(|spec| Ok((spec.name.as_str(), self.get(&spec.name)?)));
+        write_tensors(self.backend(), &tensors.collect::<Result<Vec<_>>>()?, out, path)
+    }
+    /// Reads weights written by [`Parameters::write_safetensors`] or by PyTorch (f32, f16, bf16 or f64). Every tensor must be
     /// there with its shape, and no other; PyTorch's `num_batches_tracked` counters are ignored.
     pub fn load_safetensors(&self, bytes: &[u8], path: &Path) -> Result<()> {
         let file = SafeTensors::deserialize(bytes)

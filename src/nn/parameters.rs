@@ -129,6 +129,10 @@ impl<B: Backend> Parameters<B> {
         let i = self.position(name);
         self.gradients.as_ref().map(|g| self.view(g, i)).transpose()
     }
+    /// Host copy of the tensor called `name`.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.backend.to_f32(&self.get(name)?)
+    }
     /// Overwrites the tensor called `name`.
     pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
         let target = self.get(name)?;

@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::{RunFolder, Stopping};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::nn::{Optimizer, Parameters};
+use crate::nn::{Optimizer, Parameters, write_tensors};
 
 /// Version of the layout of `state.json`.
 const VERSION: u32 = 1;
@@ -77,16 +77,10 @@ impl State {
     ) -> Result<()> {
         let old = std::mem::replace(&mut self.tensors, format!("optimizer-{}.safetensors", self.step));
         let [m, v] = optimizer.moments();
-        let flat = [("m", m), ("v", v), ("parameters", parameters.values()), ("statistics", parameters.statistics())]
-            .map(|(name, tensor)| backend.to_f32(tensor).map(|values| (name, values)));
-        let flat = flat.into_iter().collect::<Result<Vec<_>>>()?;
-        let views = flat.iter().map(|(name, values)| {
-            let bytes = bytemuck::cast_slice(values);
-            (*name, TensorView::new(Dtype::F32, vec![values.len()], bytes).expect("length and bytes agree"))
-        });
-        let bytes = safetensors::serialize(views, None).map_err(|e| Error::shape("checkpoint", e.to_string()))?;
-        folder.write(&self.tensors, &bytes)?;
-        folder.write("last.safetensors", &parameters.to_safetensors()?)?;
+        let flat = [("m", m), ("v", v), ("parameters", parameters.values()), ("statistics", parameters.statistics())];
+        let flat = flat.map(|(name, tensor)| (name, tensor.clone()));
+        folder.write_with(&self.tensors, |out, path| write_tensors(backend, &flat, out, path))?;
+        folder.write_with("last.safetensors", |out, path| parameters.write_safetensors(out, path))?;
         folder.write_json("state.json", self)?;
         if !old.is_empty() && old != self.tensors {
             let path = folder.file(&old);
@@ -118,8 +112,8 @@ impl State {
         let bytes = folder.read(&state.tensors)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&path, e))?;
         let read = |name: &str| -> Result<Vec<f32>> {
-            let data = file.tensor(name).map_err(|e| damaged(&path, e))?.data().to_vec();
-            Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect())
+            let data = file.tensor(name).map_err(|e| damaged(&path, e))?;
+            Ok(data.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect())
         };
         for (name, target) in [("parameters", parameters.values()), ("statistics", parameters.statistics())] {
             let values = read(name)?;

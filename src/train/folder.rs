@@ -67,9 +67,14 @@ impl RunFolder {
     /// Writes a whole file: under a temporary name first, then moved into place, so that a reader or a crash sees the old
     /// one or the new one and never a part.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_with(name, |out, path| out.write_all(bytes).map_err(Error::io(path)))
+    }
+    /// As [`RunFolder::write`], of a file that `content` writes piece by piece.
+    pub fn write_with(&self, name: &str, content: impl FnOnce(&mut dyn Write, &Path) -> Result<()>) -> Result<()> {
         let path = self.file(name);
         let mut temporary = tempfile::NamedTempFile::new_in(&self.path).map_err(Error::io(&self.path))?;
-        temporary.write_all(bytes).and_then(|()| temporary.as_file().sync_all()).map_err(Error::io(&path))?;
+        content(temporary.as_file_mut(), &path)?;
+        temporary.as_file().sync_all().map_err(Error::io(&path))?;
         temporary.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
         Ok(())
     }

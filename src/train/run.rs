@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Scores, score};
 use crate::metrics;
 use crate::models::{DeviceBatch, Model, Network};
-use crate::nn::{Optimizer, Parameters};
+use crate::nn::{Optimizer, Parameters, Spec};
 
 /// What a step looked like, for a progress display.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +93,7 @@ fn limited(steps: u32, limit: u32) -> u32 {
 }
 
 /// Error for a phase that this model cannot go through.
-fn check_phases(model: &Network, phases: &[Phase]) -> Result<()> {
-    let specs = model.specs();
+pub(super) fn check_phases(model: &Network, specs: &[Spec], phases: &[Phase]) -> Result<()> {
     for phase in phases {
         model.clone().set_objective(phase.objective)?;
         if let Some(prefix) = phase.frozen.iter().find(|p| !specs.iter().any(|s| s.name.starts_with(p.as_str()))) {
@@ -120,17 +119,18 @@ impl<'a, B: Backend> Training<'a, B> {
         resume: bool,
     ) -> Result<Self> {
         let (train, validation) = (&split.train, &split.validation);
-        let model = Network::new(&config.model, [dataset.enhancer_length(), dataset.promoter_length()]);
+        let model = Network::new(&config.model);
         model.check_lengths(dataset.enhancer_length(), dataset.promoter_length())?;
         let phases = config.phases();
-        check_phases(&model, &phases)?;
+        let specs = model.specs(dataset.enhancer_length(), dataset.promoter_length());
+        check_phases(&model, &specs, &phases)?;
         let plans: Vec<_> = phases.iter().map(|phase| training_plan(config, phase.balance, train)).collect();
         if plans.iter().any(|plan| plan.batches() == 0 || plan.size(0) < 2) {
             let message = format!("the training part has {} samples; at least 2 are needed", train.len());
             return Err(Error::config("split", message));
         }
         let t = &config.train;
-        let parameters = Parameters::new(backend, model.specs(), t.seed)?;
+        let parameters = Parameters::new(backend, specs, t.seed)?;
         let clip = (t.clip > 0.0).then_some(t.clip);
         let adam = Adam { beta1: t.beta1, beta2: t.beta2, eps: t.eps, clip };
         let mut optimizer = Optimizer::new(&parameters, adam)?;
@@ -146,6 +146,8 @@ impl<'a, B: Backend> Training<'a, B> {
                 return Err(Error::config("--resume", message));
             }
             state = found;
+        } else {
+            model.start(&parameters)?;
         }
         folder.cut_metrics(state.step)?;
         let validation = EpochPlan::evaluation(validation, t.batch);
@@ -234,7 +236,12 @@ impl<'a, B: Backend> Training<'a, B> {
         let mut pending: Vec<Tensor<B>> = Vec::new();
         let mut shown_loss = None;
         let rate = |samples: u64| samples as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        while !self.state.finished && self.state.step < self.phase_end() {
+        if !self.state.finished && self.state.step >= self.phase_end() {
+            // A limit that ended the run with a phase was lifted.
+            self.end_phase(observer)?;
+            self.save()?;
+        }
+        while !self.state.finished {
             let (total, plan) = (self.total_steps(), &self.plans[self.state.phase]);
             let batches = plan.batches();
             plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
@@ -292,10 +299,6 @@ impl<'a, B: Backend> Training<'a, B> {
                     self.folder.path().display()
                 )));
             }
-        }
-        if !self.state.finished {
-            self.state.finished = true;
-            self.save()?;
         }
         Ok(Outcome {
             steps: self.state.step - first_step,
@@ -369,7 +372,7 @@ impl<'a, B: Backend> Training<'a, B> {
     /// Scores the validation part, keeps the best weights.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         if self.validation.is_empty() {
-            self.folder.write("best.safetensors", &self.parameters.to_safetensors()?)?;
+            self.save_best()?;
             return Ok(());
         }
         let scores = self.score(&self.validation, "validation", observer)?;
@@ -396,7 +399,7 @@ impl<'a, B: Backend> Training<'a, B> {
         };
         let best = self.state.stopping.observe(self.state.step, self.state.epoch, score);
         if best {
-            self.folder.write("best.safetensors", &self.parameters.to_safetensors()?)?;
+            self.save_best()?;
         }
         let show = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
         observer.say(&format!(
@@ -409,6 +412,10 @@ impl<'a, B: Backend> Training<'a, B> {
             if best { "  (best)" } else { "" }
         ));
         Ok(())
+    }
+
+    fn save_best(&self) -> Result<()> {
+        self.folder.write_with("best.safetensors", |out, path| self.parameters.write_safetensors(out, path))
     }
 
     /// Scores a plan with the parameters as they are now.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::run::check_phases;
 use super::{Observer, Outcome, RunFolder, Training};
 use crate::backend::Backend;
 use crate::config::Config;
@@ -50,6 +51,15 @@ fn rows(config: &Config, table: &PairTable) -> Result<Vec<u32>> {
     Ok((0..table.rows.len() as u32).filter(keeps).collect())
 }
 
+/// Error for a model that cannot train on these windows, phases that do not fit it, or a file of starting values that cannot
+/// be read: everything that can be told before a run folder is made.
+pub fn check(config: &Config, dataset: &Dataset) -> Result<()> {
+    let (model, lengths) = (Network::new(&config.model), (dataset.enhancer_length(), dataset.promoter_length()));
+    model.check_lengths(lengths.0, lengths.1)?;
+    check_phases(&model, &model.specs(lengths.0, lengths.1), &config.phases())?;
+    model.check_files()
+}
+
 /// Divides the pairs as the configuration says.
 pub fn make_split(config: &Config, dataset: &Dataset) -> Result<Split> {
     let spec = SplitSpec::from_config(&config.split, config.data.shift)?;
@@ -58,9 +68,9 @@ pub fn make_split(config: &Config, dataset: &Dataset) -> Result<Split> {
 
 /// Bytes that a run will need at its peak, as an estimate: parameters, gradients, moments, activations of one step.
 pub fn memory_estimate(config: &Config, dataset: &Dataset) -> usize {
-    let model = Network::new(&config.model, [dataset.enhancer_length(), dataset.promoter_length()]);
-    let parameters: usize = model.specs().iter().map(crate::nn::Spec::len).sum();
+    let model = Network::new(&config.model);
     let lengths = (dataset.enhancer_length(), dataset.promoter_length());
+    let parameters: usize = model.specs(lengths.0, lengths.1).iter().map(crate::nn::Spec::len).sum();
     4 * 4 * parameters + model.activation_bytes(config.train.batch, lengths.0, lengths.1, true)
 }
 
@@ -205,9 +215,9 @@ impl<B: Backend> Trained<B> {
                 "has no weights yet: the run was stopped before its first evaluation. Continue it with --resume";
             return Err(Error::input(folder.path(), None, message));
         }
-        // A run's folder tells the lengths that it was trained for.
-        let model = Network::new(&config.model, [config.data.enhancer_length, config.data.promoter_length]);
-        let parameters = Parameters::new(backend, model.specs(), 0)?;
+        let model = Network::new(&config.model);
+        let specs = model.specs(config.data.enhancer_length, config.data.promoter_length);
+        let parameters = Parameters::new(backend, specs, 0)?;
         parameters.load_safetensors(&folder.read(name)?, &path)?;
         Ok(Trained { config, model, parameters })
     }

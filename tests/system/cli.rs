@@ -3,7 +3,7 @@
 use predicates::prelude::*;
 use predicates::str::contains;
 
-use crate::support::{program, read, tiny_file, train};
+use crate::support::{TINY, Tiny, program, read, tiny_file, train, train_tiny};
 
 fn json(args: &[&str]) -> serde_json::Value {
     let out = program(args).arg("--json").assert().success().get_output().stdout.clone();
@@ -17,6 +17,14 @@ fn summary_gives_the_published_parameter_counts() {
     assert_eq!(summary["parameters_total"], 685_070 + 4 * 200);
     assert_eq!(json(&["summary", "epsat-paper"])["parameters"], 685_070);
     program(&["summary", "epsat"]).assert().success().stdout(contains("685,070"));
+    let speid = json(&["summary", "speid"]);
+    assert_eq!((&speid["parameters"], &speid["parameters_total"]), (&19_848_603.into(), &19_850_805.into()));
+    let parts: u64 = speid["parameters_by_part"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(parts, 19_848_603);
+    let eplae = json(&["summary", "eplae"]);
+    assert_eq!(eplae["parameters"], 171_398_410);
+    let parts = serde_json::json!({ "encoder": 85_619_200, "decoder": 85_778_184, "head": 1_026 });
+    assert_eq!(eplae["parameters_by_part"], parts);
 }
 
 #[test]
@@ -48,6 +56,9 @@ fn usage_errors_exit_2_and_name_option_and_remedy() {
         (vec!["train", "--device", "tpu"], vec!["tpu", "cuda:N"]),
         (vec!["train", "--fold", "9"], vec!["--fold", "I/K"]),
         (vec!["train", "--split", "nothing"], vec!["nothing", "chromosome"]),
+        (vec!["train", "--set", "train.phases=[{name=\"a\",frozen=[\"conv9\"]}]"], vec!["conv9", "fc3.weight"]),
+        (vec!["train", "--set", "train.phases=[{name=\"a\"},{name=\"a\"}]"], vec!["`a`", "name of its own"]),
+        (vec!["train", "--set", "train.phases=[{name=\"a\",objective=\"reconstruction\"}]"], vec!["epsat", "full"]),
         (vec!["nonsense"], vec!["nonsense"]),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -71,6 +82,26 @@ fn missing_and_foreign_files_exit_1_and_are_named() {
 }
 
 #[test]
+fn filters_start_from_motifs_and_a_bad_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = (tiny_file(folder.path(), 60), folder.path().join("run"));
+    let motifs = folder.path().join("two.meme");
+    let with = |run: &std::path::Path, lr: &str| {
+        let setting = format!("model.motifs={}", motifs.display());
+        train_tiny(&TINY[1], &data, run, &[&setting, lr, "train.max_steps=1"])
+    };
+    std::fs::write(&motifs, "MOTIF a\nletter-probability matrix: alength= 4 w= 2\n1 0 0 0\n0.5 0.5 0\n").unwrap();
+    with(&run, "train.lr=1").assert().code(1).stderr(contains("two.meme").and(contains("four probabilities")));
+    assert!(!run.exists(), "a run that could not begin left a folder");
+    std::fs::write(&motifs, "MOTIF a\nletter-probability matrix: alength= 4 w= 1\n1 0 0 0\n").unwrap();
+    with(&run, "train.lr=1e-12").assert().success();
+    let bytes = read(&run, "last.safetensors");
+    let filters = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("promoter_conv.weight").unwrap().data();
+    let first = |base: usize| f32::from_le_bytes(filters[4 * (base * 9 + 4)..][..4].try_into().unwrap());
+    assert_eq!([0, 1, 2, 3].map(first), [0.75, -0.25, -0.25, -0.25], "the middle of the first of 9 taps");
+}
+
+#[test]
 fn a_run_folder_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let data = tiny_file(folder.path(), 120);
@@ -83,10 +114,14 @@ fn a_run_folder_is_not_overwritten() {
 
 #[test]
 fn evaluate_and_predict_repeat_the_scores_of_training() {
+    TINY.iter().for_each(repeats_its_scores);
+}
+
+fn repeats_its_scores(tiny: &Tiny) {
     let folder = tempfile::tempdir().unwrap();
     let data = tiny_file(folder.path(), 120);
     let run = folder.path().join("run");
-    train(&data, &run, &["train.epochs=2"]).assert().success();
+    train_tiny(tiny, &data, &run, &["train.epochs=2"]).assert().success();
     let trained: serde_json::Value = serde_json::from_slice(&read(&run, "metrics.json")).unwrap();
     let evaluated = json(&["evaluate", run.to_str().unwrap(), "--device", "cpu"]);
     for key in ["auroc", "aupr", "aupr_low", "f1", "mcc", "brier", "n", "positives"] {
@@ -118,12 +153,14 @@ fn evaluate_and_predict_repeat_the_scores_of_training() {
 
 #[test]
 fn bench_step_reports_throughput_and_memory() {
-    let mut args = vec!["bench", "step", "--device", "cpu", "--batch", "4", "--steps", "2"];
-    args.extend(["--enhancer-length", "90", "--promoter-length", "70"]);
-    for setting in crate::support::TINY_MODEL {
-        args.extend(["--set", setting]);
+    for tiny in &TINY {
+        let mut args = vec!["bench", "step", "--model", tiny.preset, "--device", "cpu", "--batch", "4", "--steps", "2"];
+        args.extend(["--enhancer-length", "90", "--promoter-length", "70"]);
+        for setting in tiny.settings {
+            args.extend(["--set", setting]);
+        }
+        let bench = json(&args);
+        assert!(bench["train"]["samples_per_s"].as_f64().unwrap() > 0.0 && bench["evaluate"]["ms_median"].is_number());
+        assert_eq!(bench["batch"], 4);
     }
-    let bench = json(&args);
-    assert!(bench["train"]["samples_per_s"].as_f64().unwrap() > 0.0 && bench["evaluate"]["ms_median"].is_number());
-    assert_eq!(bench["batch"], 4);
 }

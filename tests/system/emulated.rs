@@ -3,7 +3,7 @@
 
 use epi_engine::backend::cuda::device::EMULATOR;
 
-use crate::support::{metrics, program, read, tiny_file, train};
+use crate::support::{TINY, Tiny, metrics, program, read, tiny_file, train, train_tiny};
 
 /// The device that runs the kernels; `None` where there is none, which is said.
 fn device() -> Option<String> {
@@ -20,8 +20,14 @@ fn losses(run: &std::path::Path) -> Vec<f64> {
 }
 
 #[test]
-fn a_tiny_epsat_follows_the_cpu_step_by_step() {
+fn tiny_networks_follow_the_cpu_step_by_step() {
     let Some(device) = device() else { return };
+    for tiny in &TINY {
+        follows_the_cpu(tiny, &device);
+    }
+}
+
+fn follows_the_cpu(tiny: &Tiny, device: &str) {
     let folder = tempfile::tempdir().unwrap();
     let data = tiny_file(folder.path(), 80);
     let settings = ["train.epochs=2", "train.log_every=1", "train.batch=8", "train.clip=1.0"];
@@ -31,16 +37,16 @@ fn a_tiny_epsat_follows_the_cpu_step_by_step() {
         let device = format!("train.device={device}");
         all.push(&device);
         all.extend(more);
-        train(&data, &run, &all).assert().success();
+        train_tiny(tiny, &data, &run, &all).assert().success();
         losses(&run)
     };
-    let (cpu, cuda) = (on("cpu", "cpu", &[]), on("cuda", &device, &[]));
+    let (cpu, cuda) = (on("cpu", "cpu", &[]), on("cuda", device, &[]));
     assert_eq!(cpu.len(), cuda.len());
     for (step, (a, b)) in cpu.iter().zip(&cuda).enumerate() {
         assert!((a - b).abs() <= 1e-5, "line {step}: {a} on the cpu, {b} on {device}");
     }
     // bf16 rounds the inputs of products: the same course, less exactly.
-    let bf16 = on("bf16", &device, &["train.precision=bf16"]);
+    let bf16 = on("bf16", device, &["train.precision=bf16"]);
     for (step, (a, b)) in cpu.iter().zip(&bf16).enumerate() {
         assert!((a - b).abs() <= 2e-2, "line {step}: {a} in f32, {b} in bf16");
     }

@@ -61,6 +61,36 @@ pub const TINY_MODEL: &[&str] = &[
     "model.readout=6",
 ];
 
+/// A preset and settings that make a network of a few hundred parameters.
+pub struct Tiny {
+    pub preset: &'static str,
+    pub settings: &'static [&'static str],
+}
+
+/// Every network, tiny.
+pub const TINY: [Tiny; 5] = [
+    Tiny { preset: "epsat", settings: TINY_MODEL },
+    Tiny { preset: "speid", settings: TINY_SPEID },
+    Tiny { preset: "eplae", settings: TINY_EPLAE },
+    Tiny { preset: "eplae-vae", settings: TINY_EPLAE },
+    Tiny { preset: "eplae-two-stage", settings: TINY_EPLAE },
+];
+
+/// EPLAE with a few thousand parameters.
+const TINY_EPLAE: &[&str] = &["model.filters=4", "model.kernel_size=5", "model.units=6", "model.latent=5"];
+
+/// SPEID with a few hundred parameters, in two short phases.
+const TINY_SPEID: &[&str] = &[
+    "model.kernels=8",
+    "model.kernel_size=9",
+    "model.pool=6",
+    "model.hidden=3",
+    "model.dense=7",
+    "data.positives_times=2",
+    "train.lr=0.001",
+    "train.phases=[{name=\"balanced\",epochs=1},{name=\"imbalanced\",epochs=2,balance=\"none\",frozen=[\"lstm.\"]}]",
+];
+
 /// `epi-engine` with these arguments, on the CPU.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("epi-engine").unwrap();
@@ -70,9 +100,14 @@ pub fn program(args: &[&str]) -> Command {
 
 /// `epi-engine train` of a tiny EPSAT on `data` into `out`, on the CPU unless further settings say otherwise.
 pub fn train(data: &Path, out: &Path, settings: &[&str]) -> Command {
-    let mut command = program(&["train", "--preset", "epsat", "--set", "train.device=cpu"]);
+    train_tiny(&TINY[0], data, out, settings)
+}
+
+/// As [`train`], of any tiny network.
+pub fn train_tiny(tiny: &Tiny, data: &Path, out: &Path, settings: &[&str]) -> Command {
+    let mut command = program(&["train", "--preset", tiny.preset, "--set", "train.device=cpu"]);
     command.arg("--data").arg(data).arg("--out").arg(out);
-    for setting in TINY_MODEL.iter().chain(["train.batch=16", "data.shift=5"].iter()).chain(settings) {
+    for setting in tiny.settings.iter().chain(["train.batch=16", "data.shift=5"].iter()).chain(settings) {
         command.args(["--set", setting]);
     }
     command

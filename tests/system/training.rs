@@ -1,37 +1,45 @@
 //! Training: it learns, repeats itself bit for bit, survives being killed, and stamps what leaks.
 
+use std::path::Path;
 use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
+use epi_engine::autograd::Tape;
+use epi_engine::backend::Backend;
 use epi_engine::backend::cpu::Cpu;
 use epi_engine::config;
+use epi_engine::data::batch::Batch;
 use epi_engine::data::{Dataset, EpochPlan, Sample, demo::demo};
 use epi_engine::evaluate::score;
 use epi_engine::metrics::Ranking;
-use epi_engine::models::{Model, Network};
+use epi_engine::models::{DeviceBatch, Model, Network};
 use epi_engine::nn::Parameters;
 use epi_engine::train::{RunFolder, Silent, Training, session};
 use predicates::prelude::*;
 
-use crate::support::{TINY_MODEL, metrics, program, read, tiny_file, train};
+use crate::support::{TINY, TINY_MODEL, Tiny, metrics, program, read, tiny_file, train, train_tiny};
 
 /// Files that equal runs write alike to the last byte.
 const BITS: [&str; 4] = ["best.safetensors", "last.safetensors", "state.json", "predictions.tsv"];
 
 #[test]
 fn same_seed_same_bits_with_one_and_two_threads() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = tiny_file(folder.path(), 120);
-    let runs: Vec<_> = ["1", "2", "3"].iter().map(|threads| (folder.path().join(threads), threads)).collect();
-    for (run, threads) in &runs {
-        train(&data, run, &["train.epochs=2"]).env("RAYON_NUM_THREADS", threads).assert().success();
-    }
-    for name in BITS {
-        for (run, threads) in &runs[1..] {
-            assert!(read(&runs[0].0, name) == read(run, name), "{name} differs between 1 and {threads} threads");
+    for tiny in &TINY {
+        let folder = tempfile::tempdir().unwrap();
+        let data = tiny_file(folder.path(), 120);
+        let runs: Vec<_> = ["1", "2", "3"].iter().map(|threads| (folder.path().join(threads), threads)).collect();
+        for (run, threads) in &runs {
+            let mut command = train_tiny(tiny, &data, run, &["train.epochs=2"]);
+            command.env("RAYON_NUM_THREADS", threads).assert().success();
         }
+        for name in BITS {
+            for (run, threads) in &runs[1..] {
+                let same = read(&runs[0].0, name) == read(run, name);
+                assert!(same, "{}: {name} differs between 1 and {threads} threads", tiny.preset);
+            }
+        }
+        assert_eq!(metrics(&runs[0].0), metrics(&runs[1].0));
     }
-    assert_eq!(metrics(&runs[0].0), metrics(&runs[1].0));
 }
 
 #[test]
@@ -44,15 +52,14 @@ fn another_seed_gives_other_bits() {
     assert_ne!(read(&a, "last.safetensors"), read(&b, "last.safetensors"));
 }
 
-#[test]
-fn killed_in_mid_epoch_and_resumed_gives_the_bits_of_an_unbroken_run() {
+/// Trains whole, and again killed as soon as `state.json` contains `sign` and resumed: both must leave the same bits.
+fn killed_and_resumed(tiny: &Tiny, settings: &[&str], sign: &str) {
     let folder = tempfile::tempdir().unwrap();
     let data = tiny_file(folder.path(), 400);
-    let settings = ["train.epochs=60", "train.checkpoint_every=3", "train.patience=0", "train.log_every=2"];
     let [whole, broken] = ["whole", "broken"].map(|n| folder.path().join(n));
-    train(&data, &whole, &settings).assert().success();
+    train_tiny(tiny, &data, &whole, settings).assert().success();
 
-    let command = train(&data, &broken, &settings);
+    let command = train_tiny(tiny, &data, &broken, settings);
     let mut child = Process::new(command.get_program())
         .args(command.get_args())
         .stdout(Stdio::null())
@@ -60,8 +67,8 @@ fn killed_in_mid_epoch_and_resumed_gives_the_bits_of_an_unbroken_run() {
         .spawn()
         .unwrap();
     let started = Instant::now();
-    while !broken.join("state.json").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint appeared");
+    while !std::fs::read_to_string(broken.join("state.json")).is_ok_and(|state| state.contains(sign)) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint with {sign} appeared");
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
@@ -75,6 +82,46 @@ fn killed_in_mid_epoch_and_resumed_gives_the_bits_of_an_unbroken_run() {
     // What is over stays over: resuming again only scores again.
     program(&["train", "--resume", broken.to_str().unwrap()]).assert().success();
     assert_eq!(read(&whole, "state.json"), read(&broken, "state.json"));
+}
+
+const OFTEN: [&str; 3] = ["train.checkpoint_every=3", "train.patience=0", "train.log_every=2"];
+
+#[test]
+fn killed_in_mid_epoch_and_resumed_gives_the_bits_of_an_unbroken_run() {
+    killed_and_resumed(&TINY[0], &[&OFTEN[..], &["train.epochs=60"]].concat(), "\"version\"");
+}
+
+#[test]
+fn killed_in_the_second_phase_and_resumed_gives_the_bits_of_an_unbroken_run() {
+    let phases = "train.phases=[{name=\"a\",epochs=2,patience=1,lr=0.01},\
+        {name=\"b\",epochs=60,balance=\"none\",frozen=[\"lstm.\",\"enhancer_conv.\"],l2=0.001},{name=\"c\",max_steps=7}]";
+    killed_and_resumed(&TINY[1], &[&OFTEN[..], &[phases, "train.epochs=60"]].concat(), "\"phase\": 1");
+}
+
+#[test]
+fn a_phase_starts_from_the_best_of_the_one_before_and_keeps_what_is_frozen() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let [first, both] = ["first", "both"].map(|n| folder.path().join(n));
+    let train = |run: &Path, phases: &str| {
+        let phases = format!("train.phases=[{phases}]");
+        train_tiny(&TINY[1], &data, run, &[&phases, "train.log_every=1"]).assert().success();
+    };
+    train(&first, "{name=\"a\",epochs=2}");
+    train(&both, "{name=\"a\",epochs=2},{name=\"b\",epochs=1,balance=\"none\",frozen=[\"lstm.\",\"enhancer_conv.\"]}");
+    let [before, after] =
+        [(&first, "best.safetensors"), (&both, "last.safetensors")].map(|(run, name)| read(run, name));
+    let [before, after] = [&before, &after].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    for name in before.names() {
+        let kept = before.tensor(name).unwrap().data() == after.tensor(name).unwrap().data();
+        let frozen = name.starts_with("lstm.") || name.starts_with("enhancer_conv.");
+        assert!(kept == frozen, "{name} was {}", if kept { "kept" } else { "changed" });
+    }
+    // Every line says which phase it is of; the steps go on, the list of the second is shorter.
+    let lines = metrics(&both);
+    let of = |phase: &str| lines.iter().filter(|l| l["phase"] == phase && l["split"] == "train").count();
+    assert_eq!(of("a") + of("b"), lines.iter().filter(|l| l["split"] == "train").count());
+    assert!(of("a") > 2 * of("b") && of("b") > 0, "{} and {} steps", of("a"), of("b"));
 }
 
 #[cfg(unix)]
@@ -110,23 +157,22 @@ fn real_pairs(dataset: &Dataset) -> Vec<Sample> {
     rows(0).chain(rows(1)).map(|row| dataset.table().sample(row)).collect()
 }
 
-#[test]
-fn overfits_64_real_pairs() {
+/// Trains `preset` with these settings on 64 real pairs, without dropout or augmentation, and expects them to be learned.
+fn overfits(preset: &str, settings: &[&str]) {
     let dataset = demo().unwrap();
     let pairs = real_pairs(&dataset);
     let folder = tempfile::tempdir().unwrap();
-    let small =
-        ["model.kernels=16", "model.hidden=8", "model.layers=1", "model.heads=2", "model.head_size=8", "model.pool=20"];
-    let more =
-        ["model.readout=16", "train.epochs=200", "train.batch=32", "train.lr=0.01", "train.patience=0", "data.shift=0"];
-    let plain = [
+    let common = [
+        "train.epochs=200",
+        "train.batch=32",
+        "train.lr=0.01",
+        "train.patience=0",
+        "data.balance=weights",
+        "data.shift=0",
         "data.reverse_complement=false",
-        "model.dropout_conv=0.0",
-        "model.dropout_lstm=0.0",
-        "model.dropout_attention=0.0",
     ];
-    let settings: Vec<String> = small.iter().chain(&more).chain(&plain).map(|s| s.to_string()).collect();
-    let config = config::load("epsat", &settings).unwrap();
+    let settings: Vec<String> = common.iter().chain(settings).map(|s| s.to_string()).collect();
+    let config = config::load(preset, &settings).unwrap();
     let mut split = session::make_split(&config, &dataset).unwrap();
     split.train.clone_from(&pairs);
     split.validation.clear();
@@ -138,29 +184,121 @@ fn overfits_64_real_pairs() {
     let labels: Vec<u8> = pairs.iter().map(|s| s.label).collect();
     let values: Vec<f64> = scores.probabilities.iter().map(|&p| p.into()).collect();
     let auroc = Ranking::ungrouped(&labels, &values, 0.5).scores().auroc.unwrap();
-    assert!(auroc > 0.99, "AUROC on its own training pairs: {auroc}");
+    assert!(auroc > 0.99, "{preset}: AUROC on its own training pairs: {auroc}");
+}
+
+/// Small layers that EPSAT and SPEID have in common, without their dropout.
+const SMALL: [&str; 5] =
+    ["model.kernels=16", "model.hidden=8", "model.pool=20", "model.dropout_conv=0.0", "model.dropout_lstm=0.0"];
+
+#[test]
+fn epsat_overfits_64_real_pairs() {
+    let small = ["model.layers=1", "model.heads=2", "model.head_size=8", "model.readout=16"];
+    overfits("epsat", &[&SMALL[..], &small, &["model.dropout_attention=0.0"]].concat());
+}
+
+#[test]
+fn eplae_overfits_64_real_pairs() {
+    let small = ["model.filters=8", "model.kernel_size=9", "model.units=16", "model.latent=16", "train.lr=0.003"];
+    overfits("eplae", &small);
+    overfits("eplae-vae", &[&small[..], &["model.beta=0.001"]].concat());
+}
+
+#[test]
+fn an_autoencoder_learns_to_give_back_its_sequences() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    let settings =
+        ["model.filters=16", "model.units=128", "model.latent=128", "model.reconstruction=sum", "train.lr=0.003"];
+    let more = ["train.epochs=60", "data.shift=0", "data.reverse_complement=false", "train.patience=0"];
+    train_tiny(&TINY[2], &data, &run, &[&settings[..], &more].concat()).assert().success();
+    let run = run.to_str().unwrap();
+    let out = program(&["evaluate", run, "--device", "cpu", "--part", "train", "--json"]).output().unwrap().stdout;
+    let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    for element in ["enhancer", "promoter"] {
+        let accuracy = report["reconstruction"][element]["base_accuracy"].as_f64().unwrap();
+        // Guessing is right in one base of four.
+        assert!(accuracy > 0.5, "{element}: {accuracy} of the bases, {}", report["reconstruction"]);
+    }
+    let said = program(&["evaluate", run, "--device", "cpu"]).output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&said).contains("bases right"));
+}
+
+#[test]
+fn the_head_of_a_two_stage_run_leaves_the_autoencoder_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train_tiny(&TINY[4], &data, &run, &["train.epochs=2", "train.log_every=1"]).assert().success();
+    let lines = metrics(&run);
+    let of = |phase: &str, split: &str| lines.iter().filter(|l| l["phase"] == phase && l["split"] == split).cloned();
+    let quality: Vec<_> = of("head", "validation").map(|l| l["base_accuracy_enhancer"].clone()).collect();
+    assert!(quality.len() == 2 && quality[0] == quality[1] && quality[0].is_number(), "{quality:?}");
+    // The classifier's loss alone, and the reconstruction's alone, near what guessing gives.
+    let first = |phase: &str| of(phase, "train").next().unwrap()["loss"].as_f64().unwrap();
+    assert!((0.4..1.2).contains(&first("head")), "{}", first("head"));
+    assert!((0.1..0.4).contains(&first("autoencoder")), "{}", first("autoencoder"));
+}
+
+#[test]
+fn speid_overfits_64_real_pairs() {
+    overfits("speid", &[&SMALL[..], &["model.dense=16", "model.dropout_dense=0.0", "train.phases=[]"]].concat());
+}
+
+/// A tiny network with fresh parameters for `dataset`.
+fn fresh(tiny: &Tiny, backend: &Cpu, dataset: &Dataset) -> (Network, Parameters<Cpu>) {
+    let settings: Vec<String> = tiny.settings.iter().map(|s| s.to_string()).collect();
+    let model = Network::new(&config::load(tiny.preset, &settings).unwrap().model);
+    let specs = model.specs(dataset.enhancer_length(), dataset.promoter_length());
+    let parameters = Parameters::new(backend, specs, 1).unwrap();
+    (model, parameters)
 }
 
 #[test]
 fn a_score_does_not_depend_on_batch_mates() {
-    let dataset = demo().unwrap();
+    let (dataset, backend) = (demo().unwrap(), Cpu::new());
     let pairs = real_pairs(&dataset);
-    let settings: Vec<String> = TINY_MODEL.iter().map(|s| s.to_string()).collect();
-    let config = config::load("epsat", &settings).unwrap();
-    let backend = Cpu::new();
-    let model = Network::new(&config.model, [dataset.enhancer_length(), dataset.promoter_length()]);
-    let parameters = Parameters::new(&backend, model.specs(), 1).unwrap();
-    let scores = |pairs: &[Sample], batch: usize| {
-        let plan = EpochPlan::evaluation(pairs, batch);
-        score(&backend, &model, &parameters, &dataset, &plan, None, &mut |_| {}).unwrap().probabilities
-    };
-    let mut reversed = pairs.clone();
-    reversed.reverse();
-    let (one, mut other) = (scores(&pairs, 8), scores(&reversed, 8));
-    other.reverse();
-    assert_eq!(one, other, "same batch size, other mates: same bits");
-    for (a, b) in one.iter().zip(scores(&pairs, 7)) {
-        assert!((a - b).abs() <= 1e-6, "another batch size: {a} was {b}");
+    for tiny in &TINY {
+        let (model, parameters) = fresh(tiny, &backend, &dataset);
+        let scores = |pairs: &[Sample], batch: usize| {
+            let plan = EpochPlan::evaluation(pairs, batch);
+            score(&backend, &model, &parameters, &dataset, &plan, None, &mut |_| {}).unwrap().probabilities
+        };
+        let mut reversed = pairs.clone();
+        reversed.reverse();
+        let (one, mut other) = (scores(&pairs, 8), scores(&reversed, 8));
+        other.reverse();
+        assert_eq!(one, other, "{}: same batch size, other mates: same bits", tiny.preset);
+        for batch in [7, 1] {
+            for (a, b) in one.iter().zip(scores(&pairs, batch)) {
+                assert!((a - b).abs() <= 1e-6, "{}: in batches of {batch}: {a} was {b}", tiny.preset);
+            }
+        }
+    }
+}
+
+#[test]
+fn backward_in_evaluation_mode_reaches_every_parameter() {
+    let (dataset, backend) = (demo().unwrap(), Cpu::new());
+    let plan = EpochPlan::evaluation(&real_pairs(&dataset), 16);
+    let mut batch = Batch::new();
+    plan.fill(&dataset, 0, 0, &mut batch);
+    for tiny in &TINY {
+        let (model, mut parameters) = fresh(tiny, &backend, &dataset);
+        let statistics = backend.to_f32(parameters.statistics()).unwrap();
+        let step = backend.new_step().unwrap();
+        let mut tape = Tape::evaluation_with_gradients(&backend, &step);
+        let bound = parameters.bind(&tape).unwrap();
+        let upload = DeviceBatch::upload(&backend, &batch.enhancer, &batch.promoter, &batch.labels, &batch.weights);
+        let output = model.forward(&mut tape, &bound, &upload.unwrap()).unwrap();
+        tape.backward(&output.loss, backend.from_f32(&[1.0], &[1]).unwrap()).unwrap();
+        for spec in parameters.specs().iter().filter(|s| s.trainable) {
+            let gradient = backend.to_f32(&parameters.gradient(&spec.name).unwrap().unwrap()).unwrap();
+            let name = format!("{}: {}", tiny.preset, spec.name);
+            assert!(gradient.iter().all(|g| g.is_finite()) && gradient.iter().any(|&g| g != 0.0), "{name}");
+        }
+        assert_eq!(statistics, backend.to_f32(parameters.statistics()).unwrap(), "{}", tiny.preset);
     }
 }
 

@@ -99,3 +99,19 @@ impl<B: Backend> Backward<B> for SwapTrailingBackward {
         grads.accumulate(0, backend.swap_trailing(&dout.reshape(&self.dout)?)?.reshape(&self.dinp)?)
     }
 }
+
+/// The same values in another shape.
+pub fn reshape<B: Backend>(tape: &mut Tape<B>, inp: &Var<B>, shape: &[usize]) -> Result<Var<B>> {
+    let (out, from) = (inp.value().reshape(shape)?, inp.shape().to_vec());
+    Ok(tape.record(out, &[inp], || ReshapeBackward { from }))
+}
+
+struct ReshapeBackward {
+    from: Vec<usize>,
+}
+
+impl<B: Backend> Backward<B> for ReshapeBackward {
+    fn backward(self: Box<Self>, _: &B, dout: Tensor<B>, grads: &mut Inputs<'_, B>) -> Result<()> {
+        grads.accumulate(0, dout.reshape(&self.from)?)
+    }
+}

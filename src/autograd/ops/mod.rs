@@ -22,7 +22,7 @@ pub use class_loss::class_loss;
 pub use conv1d::{conv_transpose1d, conv1d, dna_conv1d};
 pub use dna_conv::{DnaAffineVars, dna_conv};
 pub use elementwise::{dropout, leaky_relu, relu};
-pub use layout::{concat_length, flatten_channels, split_length, swap_leading, unflatten_channels};
+pub use layout::{concat_length, flatten_channels, reshape, split_length, swap_leading, unflatten_channels};
 pub use linear::linear;
 pub use lstm::{LstmVars, bilstm};
 pub use max_pool::max_pool;

@@ -52,17 +52,7 @@ kernel! {
                 *g += factor * t;
             }
         }
-        let mut sums = [0.0f64; 8];
-        for group in grads.chunks(8) {
-            for (sum, &g) in sums.iter_mut().zip(group) {
-                *sum += f64::from(g) * f64::from(g);
-            }
-        }
-        let mut total = 0.0;
-        for sum in sums {
-            total += sum;
-        }
-        total
+        squares(grads)
     }
 }
 
@@ -80,18 +70,29 @@ pub fn l2_penalty(cpu: &Cpu, params: &Tensor, ranges: &[Range]) -> Result<Tensor
 kernel! {
     fn sum_of_squares<S>(s, values: &[f32]) -> f64 {
         let _ = s;
-        let mut sums = [0.0f64; 8];
-        for group in values.chunks(8) {
-            for (sum, &x) in sums.iter_mut().zip(group) {
-                *sum += f64::from(x) * f64::from(x);
-            }
-        }
-        let mut total = 0.0;
-        for sum in sums {
-            total += sum;
-        }
-        total
+        squares(values)
     }
+}
+
+/// Σ x² in eight sums that are added in order.
+#[inline(always)]
+fn squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let groups = values.chunks_exact(8);
+    let rest = groups.remainder();
+    for group in groups {
+        for (sum, &x) in sums.iter_mut().zip(group) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x) * f64::from(x);
+    }
+    let mut total = 0.0;
+    for sum in sums {
+        total += sum;
+    }
+    total
 }
 
 pub fn step(

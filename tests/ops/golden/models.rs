@@ -7,7 +7,7 @@ use crate::harness::{full_tier, note};
 use epi_engine::Result;
 use epi_engine::autograd::{Tape, Var};
 use epi_engine::backend::{Adam, Backend, DnaBatch, Tensor};
-use epi_engine::config::{EplaeConfig, EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+use epi_engine::config::{EplaeConfig, EpsatConfig, GateKind, LossKind, LstmAxis, ModelConfig, NormKind, SpeidConfig};
 use epi_engine::models::{DeviceBatch, Model, Network, Output};
 use epi_engine::nn::{Optimizer, Parameters};
 
@@ -15,39 +15,46 @@ use epi_engine::nn::{Optimizer, Parameters};
 pub fn network(fixture: &Fixture) -> Option<Network> {
     let config = fixture.meta("config");
     let size = |key: &str| config[key].as_u64().unwrap_or_else(|| panic!("{}: no `{key}`", fixture.name)) as usize;
-    let lengths = [size("enh_len"), size("pro_len")];
     match fixture.meta("model").as_str()? {
-        "epsat" => {
-            let epsat = EpsatConfig {
-                kernels: size("kernels"),
-                kernel_size: size("ksize"),
-                pool: size("pool"),
-                hidden: size("hidden"),
-                layers: size("layers"),
-                heads: size("heads"),
-                head_size: size("head_dim"),
-                readout: size("mix"),
-                lstm_axis: if config["lstm_axis"] == "batch" { LstmAxis::Batch } else { LstmAxis::Position },
-                readout_norm: if config["readout_norm"] == "batch" { NormKind::Batch } else { NormKind::Sample },
-                loss: LossKind::CrossEntropy,
-                dropout_conv: 0.0,
-                dropout_lstm: 0.0,
-                dropout_attention: 0.0,
-            };
-            Some(Network::new(&ModelConfig::Epsat(epsat), lengths))
-        }
-        "eplae" => {
-            let eplae = EplaeConfig {
-                filters: size("filters"),
-                kernel_size: size("ksize"),
-                units: size("linear_units"),
-                latent: size("latent"),
-                l2: config["l2"].as_f64().expect("a number") as f32,
-                slope: config["slope"].as_f64().expect("a number") as f32,
-                ..EplaeConfig::default()
-            };
-            Some(Network::new(&ModelConfig::Eplae(eplae), lengths))
-        }
+        "epsat" => Some(Network::new(&ModelConfig::Epsat(EpsatConfig {
+            kernels: size("kernels"),
+            kernel_size: size("ksize"),
+            pool: size("pool"),
+            hidden: size("hidden"),
+            layers: size("layers"),
+            heads: size("heads"),
+            head_size: size("head_dim"),
+            readout: size("mix"),
+            lstm_axis: if config["lstm_axis"] == "batch" { LstmAxis::Batch } else { LstmAxis::Position },
+            readout_norm: if config["readout_norm"] == "batch" { NormKind::Batch } else { NormKind::Sample },
+            loss: LossKind::CrossEntropy,
+            dropout_conv: 0.0,
+            dropout_lstm: 0.0,
+            dropout_attention: 0.0,
+        }))),
+        "speid" => Some(Network::new(&ModelConfig::Speid(SpeidConfig {
+            kernels: size("kernels"),
+            kernel_size: size("ksize"),
+            pool: size("pool"),
+            hidden: size("hidden"),
+            dense: size("dense"),
+            gate: if config["gate"] == "hard_sigmoid" { GateKind::HardSigmoid } else { GateKind::Sigmoid },
+            dropout_conv: 0.0,
+            dropout_lstm: 0.0,
+            dropout_dense: 0.0,
+            l2_conv: config["l2_conv"].as_f64().expect("a factor") as f32,
+            l2_dense: config["l2_dense"].as_f64().expect("a factor") as f32,
+            motifs: None,
+        }))),
+        "eplae" => Some(Network::new(&ModelConfig::Eplae(EplaeConfig {
+            filters: size("filters"),
+            kernel_size: size("ksize"),
+            units: size("linear_units"),
+            latent: size("latent"),
+            l2: config["l2"].as_f64().expect("a factor") as f32,
+            slope: config["slope"].as_f64().expect("a number") as f32,
+            ..EplaeConfig::default()
+        }))),
         _ => None,
     }
 }
@@ -107,7 +114,8 @@ fn upload<B: Backend>(b: &B, fixture: &Fixture) -> Result<DeviceBatch<B>> {
 }
 
 fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judge<B>) -> Result<()> {
-    let mut parameters = Parameters::new(b, network.specs(), 0)?;
+    let length = |key: &str| fixture.meta("config")[key].as_u64().expect("a length") as usize;
+    let mut parameters = Parameters::new(b, network.specs(length("enh_len"), length("pro_len")), 0)?;
     let initial = fixture.initial();
     let ours: std::collections::BTreeSet<_> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(ours, initial.iter().map(|(name, _)| name.as_str()).collect(), "{}: names of the tensors", fixture.name);
@@ -138,6 +146,8 @@ fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judg
         judge.output(&format!("adam.losses[{step}]"), output.loss.value(), &expected);
         let stages = tape.named().to_vec();
         let gradients = tape.backward(&output.loss, b.from_f64(&[1.0], &[1])?)?;
+        // The optimiser adds the gradients of the L2 terms.
+        optimizer.update(&parameters)?;
         if step == 0 {
             check_output(judge, fixture, "out", &output);
             check_stages(judge, fixture, "act", &stages);
@@ -151,27 +161,36 @@ fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judg
             let limit = judge.limits.output.min(1e-5);
             check_statistics(judge, fixture, "buf1", limit, &parameters)?;
         }
-        if thrown {
-            return Ok(());
-        }
-        optimizer.update(&parameters)?;
+    }
+    if thrown {
+        return Ok(());
     }
     check_statistics(judge, fixture, "buf3", 1e-3, &parameters)?;
     check_weights(judge, fixture, &parameters, &initial)
 }
 
 fn check_output<B: Backend>(judge: &mut Judge<B>, fixture: &Fixture, prefix: &str, output: &Output<B>) {
-    let tensors = [("logits", output.logits.value()), ("prob", &output.probabilities), ("loss", output.loss.value())];
-    for (name, got) in tensors {
+    for (name, got) in [("logits", output.logits.value()), ("loss", output.loss.value())] {
         let key = format!("{prefix}.{name}");
         judge.output(&key, got, fixture.get(&key));
     }
+    let key = format!("{prefix}.prob");
+    judge.output(&key, &output.probabilities, &both_classes(fixture.get(&key)));
     for (name, got) in &output.terms {
         let key = format!("{prefix}.loss_{name}");
         if let Some(expected) = fixture.try_get(&key) {
             judge.output(&key, got, expected);
         }
     }
+}
+
+/// Probabilities of both classes, where the fixture has one logit and the second class only.
+fn both_classes(array: &Array) -> Array {
+    if array.shape[1] != 1 {
+        return array.clone();
+    }
+    let values = array.values.iter().flat_map(|p| [1.0 - p, *p]).collect();
+    Array { shape: vec![array.shape[0], 2], values }
 }
 
 /// A stage of the fixture with channels last.
