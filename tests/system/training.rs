@@ -232,11 +232,13 @@ fn the_head_of_a_two_stage_run_leaves_the_autoencoder_alone() {
     let run = folder.path().join("run");
     train_tiny(&TINY[4], &data, &run, &["train.epochs=2", "train.log_every=1"]).assert().success();
     let lines = metrics(&run);
-    let of = |phase: &str, split: &str| lines.iter().filter(|l| l["phase"] == phase && l["split"] == split).cloned();
-    let quality: Vec<_> = of("head", "validation").map(|l| l["base_accuracy_enhancer"].clone()).collect();
+    let of = |phase: &str, split: &str| -> Vec<_> {
+        lines.iter().filter(|l| l["phase"] == phase && l["split"] == split).collect()
+    };
+    let quality: Vec<_> = of("head", "validation").into_iter().map(|l| &l["base_accuracy_enhancer"]).collect();
     assert!(quality.len() == 2 && quality[0] == quality[1] && quality[0].is_number(), "{quality:?}");
     // The classifier's loss alone, and the reconstruction's alone, near what guessing gives.
-    let first = |phase: &str| of(phase, "train").next().unwrap()["loss"].as_f64().unwrap();
+    let first = |phase: &str| of(phase, "train")[0]["loss"].as_f64().unwrap();
     assert!((0.4..1.2).contains(&first("head")), "{}", first("head"));
     assert!((0.1..0.4).contains(&first("autoencoder")), "{}", first("autoencoder"));
 }
