@@ -49,11 +49,11 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     } else {
         config::load(&args.model, &args.settings)?
     };
-    let network = Network::new(&config.model);
     // 0 in a configuration: whatever the data set holds.
-    let length = |asked: Option<usize>, own: usize, usual| asked.unwrap_or(if own == 0 { usual } else { own });
+    let length = |asked: Option<usize>, of_run: usize, usual| asked.unwrap_or(if of_run > 0 { of_run } else { usual });
     let enhancer = length(args.enhancer_length, config.data.enhancer_length, 3000);
     let promoter = length(args.promoter_length, config.data.promoter_length, 2000);
+    let network = Network::new(&config.model);
     network.check_lengths(enhancer, promoter)?;
     let specs = network.specs(enhancer, promoter);
     let count = |trainable_only: bool| specs.iter().filter(|s| s.trainable || !trainable_only).map(Spec::len).sum();

@@ -14,7 +14,7 @@ mod train;
 pub use boosted::{BoostedConfig, BoostedTrainConfig, FeaturesConfig, FeaturesTried, Regions, TargetFinderConfig};
 pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, is_boosted, load, load_boosted, preset};
-pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};
 pub use phase::{Objective, Phase, PhaseConfig};
 pub use speid::{GateKind, SpeidConfig};
 pub use split::SplitConfig;

@@ -1,10 +1,12 @@
 //! The networks: which layers, in which order, with which names.
 
 mod changed;
+mod eplae;
 mod epsat;
 mod speid;
 
 pub use changed::{Changed, Kept};
+pub use eplae::Eplae;
 pub use epsat::Epsat;
 pub use speid::Speid;
 
@@ -19,6 +21,8 @@ use crate::nn::{Bound, Parameters, Spec};
 pub struct DeviceBatch<B: Backend> {
     pub enhancer: B::Dna,
     pub promoter: B::Dna,
+    /// Bases of the enhancer's and the promoter's window.
+    pub lengths: [usize; 2],
     /// Class of each sample, `[B]`, 0 or 1.
     pub labels: Tensor<B>,
     /// Weight of each sample in the loss, `[B]`.
@@ -49,6 +53,7 @@ impl<B: Backend> DeviceBatch<B> {
         Ok(DeviceBatch {
             enhancer: backend.upload_dna(enhancer)?,
             promoter: backend.upload_dna(promoter)?,
+            lengths: [enhancer.length(), promoter.length()],
             labels: backend.from_f32(labels, &[len])?,
             weights: backend.from_f32(weights, &[len])?,
             len,
@@ -83,6 +88,8 @@ pub struct Output<B: Backend> {
     pub probabilities: Tensor<B>,
     /// The parts of the loss by name, `[1]` each.
     pub terms: Vec<(&'static str, Tensor<B>)>,
+    /// What [`Backend::reconstruction`] says of enhancers and promoters, where the network is an autoencoder.
+    pub reconstruction: Option<[Tensor<B>; 2]>,
 }
 
 /// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
@@ -222,6 +229,7 @@ fn not_offered(model: &str, op: &'static str) -> Error {
 #[derive(Clone, Debug)]
 pub enum Network {
     Epsat(Epsat),
+    Eplae(Eplae),
     Speid(Speid),
 }
 
@@ -230,6 +238,7 @@ impl Network {
     pub fn new(config: &ModelConfig) -> Self {
         match config {
             ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
+            ModelConfig::Eplae(c) => Network::Eplae(Eplae::new(c.clone())),
             ModelConfig::Speid(c) => Network::Speid(Speid::new(c.clone())),
         }
     }
@@ -240,6 +249,7 @@ macro_rules! each {
     ($self:expr, $m:ident => $call:expr) => {
         match $self {
             Network::Epsat($m) => $call,
+            Network::Eplae($m) => $call,
             Network::Speid($m) => $call,
         }
     };

@@ -26,6 +26,7 @@ fn tiny_networks_follow_the_cpu_step_by_step() {
     // The biases before SPEID's batch norms have gradients of nothing but rounding noise, which Adam makes as large as the
     // rate: running means lag behind them, so scores on validation agree only as far as the rate is small.
     follows_the_cpu(&TINY[1], &device, &["train.lr=0.00001"]);
+    TINY[2..].iter().for_each(|eplae| follows_the_cpu(eplae, &device, &[]));
 }
 
 fn follows_the_cpu(tiny: &Tiny, device: &str, own: &[&str]) {
