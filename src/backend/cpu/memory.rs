@@ -1,4 +1,5 @@
-//! Reference-counted, 64-byte-aligned memory that returns to a bounded pool, so that steps reuse each other's buffers.
+//! Reference-counted, 64-byte-aligned memory that returns to a pool, so that steps reuse each other's buffers. The pool keeps no
+//! more than what was in use at once needs: unused blocks go back to the system when others would come on top of them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use crate::error::{Error, Result};
 const ALIGN: usize = 64;
 /// Blocks above this size are padded to whole pages.
 const PAGE: usize = 4096;
-/// Bytes of unused blocks that the pool keeps; what exceeds them goes back to the system.
-const KEEP: usize = 1 << 29;
+/// Bytes that blocks, used or not, may take beyond the most that was in use at once.
+const SLACK: usize = 1 << 25;
 
 /// Memory of the CPU backend: `len` floats, shared by clones.
 #[derive(Clone)]
@@ -82,14 +83,20 @@ impl Buffer {
     }
 }
 
-/// Unused blocks by size.
+/// Unused blocks, and how much is in use.
 #[derive(Default)]
 pub struct Pool(Mutex<Shelf>);
 
 #[derive(Default)]
 struct Shelf {
-    blocks: BTreeMap<usize, Vec<Memory>>,
-    bytes: usize,
+    /// Unused blocks by size, each with the time of its return.
+    blocks: BTreeMap<usize, Vec<(u64, Memory)>>,
+    /// Bytes of them.
+    unused: usize,
+    /// Bytes in use, and the most there ever were.
+    used: usize,
+    most: usize,
+    clock: u64,
 }
 
 impl Pool {
@@ -100,9 +107,10 @@ impl Pool {
             Some(bytes) if bytes < isize::MAX as usize - PAGE => bytes.next_multiple_of(PAGE),
             _ => return Err(Error::Device(format!("a tensor of {len} elements does not fit into memory"))),
         };
-        let memory = match self.shelf().find(bytes) {
+        let found = self.shelf().take(bytes);
+        let memory = match found {
             Some(memory) => memory,
-            None => Memory::allocate(bytes)?,
+            None => Memory::allocate(bytes).inspect_err(|_| self.shelf().used -= bytes)?,
         };
         Ok(Buffer(Arc::new(Block { memory, pool: self.clone() })))
     }
@@ -111,29 +119,72 @@ impl Pool {
     }
     fn give(&self, memory: Memory) {
         let mut shelf = self.shelf();
-        if shelf.bytes + memory.bytes > KEEP {
-            drop(shelf);
-            return memory.free();
-        }
-        shelf.bytes += memory.bytes;
-        shelf.blocks.entry(memory.bytes).or_default().push(memory);
+        shelf.used -= memory.bytes;
+        shelf.unused += memory.bytes;
+        shelf.clock += 1;
+        let now = shelf.clock;
+        shelf.blocks.entry(memory.bytes).or_default().push((now, memory));
     }
 }
 
 impl Shelf {
-    /// The smallest block that fits without wasting more than an eighth.
-    fn find(&mut self, bytes: usize) -> Option<Memory> {
-        let (&size, blocks) =
-            self.blocks.range_mut(bytes..=bytes + bytes / 8).find(|(_, blocks)| !blocks.is_empty())?;
-        self.bytes -= size;
-        blocks.pop()
+    /// The smallest block that fits without wasting more than an eighth; counts it, or a new one of `bytes`, as used and makes
+    /// room for that.
+    fn take(&mut self, bytes: usize) -> Option<Memory> {
+        let fitting = self.blocks.range_mut(bytes..=bytes + bytes / 8).find(|(_, blocks)| !blocks.is_empty());
+        let found = fitting.and_then(|(_, blocks)| blocks.pop()).map(|(_, memory)| memory);
+        let size = found.map_or(bytes, |memory| memory.bytes);
+        self.used += size;
+        self.most = self.most.max(self.used);
+        match found {
+            Some(_) => self.unused -= size,
+            None => self.make_room(),
+        }
+        found
+    }
+    /// Frees the blocks that have been unused for longest until all blocks together fit.
+    fn make_room(&mut self) {
+        while self.used + self.unused > self.most + SLACK {
+            let oldest = |blocks: &Vec<(u64, Memory)>| blocks.iter().map(|(time, _)| *time).min();
+            let Some((_, size)) = self.blocks.iter().filter_map(|(&size, b)| Some((oldest(b)?, size))).min() else {
+                return;
+            };
+            // Blocks of one size were returned in this order.
+            let (_, memory) = self.blocks.get_mut(&size).expect("found just now").remove(0);
+            self.unused -= size;
+            memory.free();
+        }
     }
 }
 
 impl Drop for Shelf {
     fn drop(&mut self) {
-        for memory in std::mem::take(&mut self.blocks).into_values().flatten() {
+        for (_, memory) in std::mem::take(&mut self.blocks).into_values().flatten() {
             memory.free();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_blocks_never_come_on_top_of_the_most_in_use() {
+        const BIG: usize = 4 * SLACK / 4;
+        let pool = Arc::new(Pool::default());
+        let total = || {
+            let shelf = pool.shelf();
+            (shelf.used + shelf.unused, shelf.unused)
+        };
+        let (first, second) = (pool.take(BIG).unwrap(), pool.take(BIG).unwrap());
+        drop((first, second));
+        assert_eq!(total(), (8 * SLACK, 8 * SLACK), "kept for the next step");
+        let reused = pool.take(BIG - BIG / 16).unwrap();
+        assert_eq!(total(), (8 * SLACK, 4 * SLACK), "a block that is a little too large serves");
+        let other = pool.take(BIG / 2).unwrap();
+        assert_eq!(total(), (6 * SLACK, 0), "of another size: the unused block makes room");
+        drop((reused, other));
+        assert_eq!(pool.shelf().used, 0);
     }
 }
