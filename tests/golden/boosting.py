@@ -27,6 +27,9 @@ def case(name, columns, labels, **growth):
     x = np.array(columns, dtype=np.float32).T
     fit = lambda seed: GradientBoostingClassifier(random_state=seed, **growth).fit(x, labels)
     model = fit(0)
+    # Whether a node of one residual is pure is a matter of rounding.
+    if any(((e.tree_.impurity < 1e-12) & (e.tree_.feature >= 0)).any() for e in model.estimators_.ravel()):
+        return None
     stages = lambda m, x: np.array(list(m.staged_decision_function(x)))
     mirrored = GradientBoostingClassifier(random_state=0, **growth).fit(-x, labels)
     if np.abs(stages(mirrored, -x) - stages(model, x)).max() > 1e-9:
