@@ -16,6 +16,16 @@ EPI_KERNEL(relu_backward, 256, 4, (int count, const float* out, const float* dou
     FOR_EACH(i, count) dinp[i] = out[i] > 0.0f ? dout[i] : 0.0f;
 }
 
+// out = inp where it is positive, else slope inp
+EPI_KERNEL(leaky_relu_forward, 256, 4, (int count, float slope, const float* inp, float* out)) {
+    FOR_EACH(i, count) out[i] = inp[i] > 0.0f ? inp[i] : slope * inp[i];
+}
+
+// dinp = dout where out > 0, else slope dout
+EPI_KERNEL(leaky_relu_backward, 256, 4, (int count, float slope, const float* out, const float* dout, float* dinp)) {
+    FOR_EACH(i, count) dinp[i] = out[i] > 0.0f ? dout[i] : slope * dout[i];
+}
+
 // dst += src
 EPI_KERNEL(add_assign, 256, 4, (int count, const float* src, float* dst)) {
     FOR_EACH(i, count) dst[i] += src[i];
@@ -70,11 +80,13 @@ EPI_KERNEL(swap_leading, 256, 4, (Swap p, const float* inp, float* out)) {
     }
 }
 
-// [rows,columns] -> [columns,rows]: swap with c = 1, through a tile so that both sides are coalesced.
+// [rows,columns] -> [columns,rows] of each of gridDim.z matrices, through a tile so that both sides are coalesced.
 EPI_KERNEL(transpose, 256, 4, (int rows, int columns, const float* inp, float* out)) {
     EPI_SHARED(float, tile, 32 * 33);
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
     const int row0 = int(blockIdx.y) * 32, column0 = int(blockIdx.x) * 32;
+    inp += size_t(blockIdx.z) * rows * columns;
+    out += size_t(blockIdx.z) * rows * columns;
     for (int r = warp; r < 32; r += 8)
         if (row0 + r < rows && column0 + lane < columns)
             tile[r * 33 + lane] = inp[size_t(row0 + r) * columns + column0 + lane];

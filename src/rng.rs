@@ -144,6 +144,30 @@ impl Dropout {
     }
 }
 
+/// Standard normal noise of one layer, a function of (seed, stream, step, element) alone.
+///
+/// Elements `4 b .. 4 b + 4` come from block `b`: words 0 and 1 give the first two, words 2 and 3 the others, by Box and
+/// Muller's method from 24 bits each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the layer, unique within a model.
+    pub stream: u32,
+}
+
+impl Noise {
+    /// Element `e` at `step`.
+    pub fn at(&self, step: u32, e: u64) -> f64 {
+        let words = block(self.seed, self.stream, step, e / 4);
+        let pair = (e % 4 / 2 * 2) as usize;
+        let uniform = |word: u32| f64::from(word >> 8) / 16_777_216.0;
+        let radius = (-2.0 * (uniform(words[pair]) + 1.0 / 16_777_216.0).ln()).sqrt();
+        let angle = std::f64::consts::TAU * uniform(words[pair + 1]);
+        radius * if e.is_multiple_of(2) { angle.cos() } else { angle.sin() }
+    }
+}
+
 /// A keyed bijection of `0..n`: a Feistel network on the next power of four, with cycle walking.
 ///
 /// `at(i)` is the `i`-th sample of the epoch; no table is stored and any index is computed alone.
@@ -206,6 +230,19 @@ mod tests {
         }
         let (a, b) = (Permutation::new(1000, 7, 0), Permutation::new(1000, 7, 1));
         assert!((0..1000).filter(|&i| a.at(i) == b.at(i)).count() < 20);
+    }
+
+    #[test]
+    fn noise_is_standard_normal() {
+        let noise = Noise { seed: 1, stream: stream::LATENT };
+        let values: Vec<f64> = (0..40_000).map(|e| noise.at(5, e)).collect();
+        let moment = |power: i32| values.iter().map(|x| x.powi(power)).sum::<f64>() / values.len() as f64;
+        for (power, expected) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
+            assert!((moment(power) - expected).abs() < 0.1, "moment {power}: {}", moment(power));
+        }
+        let neighbours = values.windows(2).map(|w| w[0] * w[1]).sum::<f64>() / values.len() as f64;
+        assert!(neighbours.abs() < 0.02, "{neighbours}");
+        assert_ne!(noise.at(5, 0), noise.at(6, 0));
     }
 
     #[test]

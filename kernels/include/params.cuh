@@ -17,9 +17,11 @@ struct Gemm {
     int m, n, k, lda, ldb, ldc, k_chunk, mask_period, accumulate, relu;
 };
 
-/// Strided correlation of [batch,length,inputs] with [outputs,inputs,kernel] giving [batch,out_length,outputs].
+/// Strided correlation of [batch,length,inputs] with [outputs,inputs,kernel] giving [batch,out_length,outputs], then LeakyReLU
+/// (slope 1: none); `words` 64-bit words per plane where the input is DNA.
 struct Conv {
-    int batch, length, inputs, outputs, kernel, stride, padding, out_length, k_chunk;
+    int batch, length, inputs, outputs, kernel, stride, padding, out_length, k_chunk, words;
+    float slope;
 };
 
 /// `rows` x `columns`, cut into gridDim.y chunks of `chunk` rows.
@@ -68,6 +70,23 @@ struct AttentionParams {
     int reserved;
 };
 
+/// `bases` = batch times `length`, sums in chunks of `chunk` bases; DNA of `words` 64-bit words per plane and sample.
+struct ReconstructionParams {
+    int bases, length, words, chunk;
+};
+
+/// Normal noise of one layer for `count` elements.
+struct NoiseParams {
+    uint64_t seed;
+    uint32_t stream;
+    int count;
+};
+
+/// Latent variables [batch,size].
+struct LatentParams {
+    int batch, size;
+};
+
 struct ReadoutParams {
     int batch, channels;
 };
@@ -93,7 +112,7 @@ struct AdamParams {
     X(DropoutParams, 24)                                                                                               \
     X(PositionSum, 12)                                                                                                 \
     X(Gemm, 40)                                                                                                        \
-    X(Conv, 36)                                                                                                        \
+    X(Conv, 44)                                                                                                        \
     X(Columns, 12)                                                                                                     \
     X(BatchNormParams, 28)                                                                                             \
     X(MaxPool, 20)                                                                                                     \
@@ -102,6 +121,9 @@ struct AdamParams {
     X(DnaConvParams, 72)                                                                                               \
     X(LstmParams, 20)                                                                                                  \
     X(AttentionParams, 56)                                                                                             \
+    X(ReconstructionParams, 16)                                                                                        \
+    X(NoiseParams, 16)                                                                                                 \
+    X(LatentParams, 8)                                                                                                 \
     X(ReadoutParams, 8)                                                                                                \
     X(LossParams, 16)                                                                                                  \
     X(ParamRange, 16)                                                                                                  \

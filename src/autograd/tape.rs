@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, Tensor};
 use crate::error::{Error, Result};
-use crate::rng::Dropout;
+use crate::rng::{Dropout, Noise};
 
 /// A value that an operator takes or makes.
 pub struct Var<B: Backend> {
@@ -167,6 +167,10 @@ impl<B: Backend> Tape<B> {
     /// Dropout of a layer in this pass; `None` in evaluation mode or when the probability is 0.
     pub fn dropout(&self, probability: f32, stream: u32) -> Option<Dropout> {
         (self.train && probability > 0.0).then_some(Dropout { probability, seed: self.seed, stream })
+    }
+    /// Noise of a layer in this pass; `None` in evaluation mode.
+    pub fn noise(&self, stream: u32) -> Option<Noise> {
+        self.train.then_some(Noise { seed: self.seed, stream })
     }
     /// An input whose gradient the caller will ask for.
     pub fn leaf(&mut self, value: Tensor<B>) -> Var<B> {

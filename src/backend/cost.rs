@@ -54,6 +54,12 @@ pub fn conv1d(batch: usize, length: usize, [o, i, k]: [usize; 3], spec: Conv1d, 
     let weight = o * i * k * if slots { 2 } else { 1 };
     Cost::floats(2 * batch * out * o * i * k, batch * (length * i + out * o) + weight)
 }
+/// Convolution of DNA and its weight gradient: one addition a tap, as [`dna_conv`].
+pub fn dna_conv1d(batch: usize, length: usize, [o, k]: [usize; 2], spec: Conv1d, slots: bool) -> Cost {
+    let out = batch * spec.output_length(length, k) * o;
+    let weight = (4 * k + 1) * o * if slots { 2 } else { 1 };
+    Cost::floats(out * k, planes(batch * length) + out + weight)
+}
 /// `linear` and its input gradient, `[rows,i]` and `[rows,o]`.
 pub fn linear(rows: usize, i: usize, o: usize) -> Cost {
     Cost::floats(2 * rows * i * o, rows * (i + o) + i * o + o)

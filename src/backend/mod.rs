@@ -21,7 +21,7 @@ pub use dna::DnaBatch;
 pub use tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::rng::Dropout;
+use crate::rng::{Dropout, Noise};
 
 /// What changes from step to step, in one record on the device: kernels read it through a pointer, so that a recorded
 /// step can be replayed.
@@ -303,11 +303,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     // ---- convolution ------------------------------------------------------------------------------------------
     /// `out[b,l,o] = bias[o] + Σ_{i,k} weight[o,i,k] · inp[b, l*stride + k - padding, i]`; `inp` `[B,L,I]`, `weight` `[O,I,K]`.
+    /// Then LeakyReLU, if `leaky` names its slope.
     fn conv1d(
         &self,
         inp: &Tensor<Self>,
         weight: &Tensor<Self>,
         bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
         spec: Conv1d,
     ) -> Result<Tensor<Self>>;
     /// `dinp` `[B,length,I]` of [`Backend::conv1d`].
@@ -327,6 +329,38 @@ pub trait Backend: Clone + Send + Sync + 'static {
         dweight: Option<&Tensor<Self>>,
         dbias: Option<&Tensor<Self>>,
     ) -> Result<()>;
+
+    /// [`Backend::conv1d`] of one-hot DNA, which is never in memory; `weight` `[O,4,K]` in the order A,C,G,T, N is all zeros.
+    fn dna_conv1d(
+        &self,
+        dna: &Self::Dna,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+    ) -> Result<Tensor<Self>>;
+    /// Slots `dweight += …`, `dbias += …` of [`Backend::dna_conv1d`] (before LeakyReLU).
+    fn dna_conv1d_backward_weight(
+        &self,
+        dna: &Self::Dna,
+        dout: &Tensor<Self>,
+        spec: Conv1d,
+        dweight: Option<&Tensor<Self>>,
+        dbias: Option<&Tensor<Self>>,
+    ) -> Result<()>;
+    /// Transposed convolution, the adjoint of [`Backend::conv1d`]: `inp` `[B,L,I]`, `weight` `[I,O,K]` → `[B,length,O]`,
+    /// `out[b,x,o] = bias[o] + Σ_{l*stride + k - padding = x} Σ_i weight[i,o,k] · inp[b,l,i]`, then LeakyReLU as there. `length` is
+    /// any that [`Backend::conv1d`] turns into `L` (PyTorch's output padding chooses among them). Its input gradient is
+    /// [`Backend::conv1d`], its weight gradient [`Backend::conv1d_backward_weight`] with `inp` and `dout` exchanged.
+    fn conv_transpose1d(
+        &self,
+        inp: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+        length: usize,
+    ) -> Result<Tensor<Self>>;
 
     // ---- normalisation and pooling ----------------------------------------------------------------------------
     /// Batch norm of `inp` `[..,C]`. Returns `out` and `saved` `[2,C]`: mean and 1/sqrt(var + eps) that were used.
@@ -433,6 +467,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn relu(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
     /// `dinp = dout` where `out > 0`, else 0.
     fn relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `inp` where it is positive, else `slope * inp`.
+    fn leaky_relu(&self, inp: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>>;
+    /// `dinp = dout` where `out > 0`, else `slope * dout`; `slope` is positive, so that `out` tells the sign of the input.
+    fn leaky_relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>>;
     /// Zeroes dropped elements and scales the others; its own backward pass.
     fn dropout(&self, inp: &Tensor<Self>, dropout: &Dropout, step: &Self::Step) -> Result<Tensor<Self>>;
     /// Joins `[B,L_i,C]` along positions.
@@ -441,6 +479,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn slice_length(&self, inp: &Tensor<Self>, start: usize, length: usize) -> Result<Tensor<Self>>;
     /// `[A,B,C] → [B,A,C]`.
     fn swap_leading(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `[A,B,C] → [A,C,B]`.
+    fn swap_trailing(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
     /// `out[b,c] = Σ_l inp[b,l,c]`.
     fn position_sum(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>>;
     /// `dinp[b,l,c] = dout[b,c]`.
@@ -481,6 +521,43 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn weighted_sum(&self, terms: &[&Tensor<Self>], factors: &[f32]) -> Result<Tensor<Self>>;
     /// Value `[1]` of the L2 terms, Σ λ‖θ‖² over `ranges` (frozen ones too) of the flat `params` `[n]`.
     fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>>;
+
+    // ---- autoencoders -----------------------------------------------------------------------------------------
+    /// How `recon` `[B,L,4]` differs from one-hot DNA, which is never in memory: `[3]` = Σ (recon - onehot)² over all elements
+    /// (N is all zeros), number of bases whose largest channel (the first of equals) is theirs, number of bases that are not N.
+    fn reconstruction(&self, recon: &Tensor<Self>, dna: &Self::Dna) -> Result<Tensor<Self>>;
+    /// `drecon = 2 dsquares (recon - onehot)` for the gradient `dsquares` `[1]` of the sum of squares.
+    fn reconstruction_backward(
+        &self,
+        recon: &Tensor<Self>,
+        dna: &Self::Dna,
+        dsquares: &Tensor<Self>,
+    ) -> Result<Tensor<Self>>;
+    /// `out = mean + e^(log_variance / 2) noise`, all of one shape.
+    fn sample_normal(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>>;
+    /// `dlog_variance = dout e^(log_variance / 2) noise / 2` of [`Backend::sample_normal`]; `dmean` is `dout`.
+    fn sample_normal_backward(
+        &self,
+        log_variance: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>>;
+    /// Kullback-Leibler divergence of N(mean, e^log_variance) from N(0, 1), `[1]`: summed over a row of `[B,D]`, averaged over rows.
+    fn kl_divergence(&self, mean: &Tensor<Self>, log_variance: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dmean` and `dlog_variance` of [`Backend::kl_divergence`] for `dkl` `[1]`.
+    fn kl_divergence_backward(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        dkl: &Tensor<Self>,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)>;
 
     // ---- optimiser --------------------------------------------------------------------------------------------
     /// Euclidean norm of the gradients `[n]` over the ranges that are not frozen, after adding each range's 2λθ to the

@@ -10,7 +10,7 @@ use crate::backend::{
     Adam, Attention, Backend, BatchNorm, ClassLoss, Conv1d, DnaAffine, DnaConv, DnaConvGrads, Gate, LstmWeights, Range,
     ReadoutNorm, StepState, Tensor,
 };
-use crate::config::EpsatConfig;
+use crate::config::{EplaeConfig, EpsatConfig};
 use crate::error::Result;
 use crate::rng::{Dropout, Stream};
 
@@ -38,12 +38,16 @@ pub struct Size {
     pub enhancer_length: usize,
     pub promoter_length: usize,
     pub model: EpsatConfig,
+    /// The autoencoder whose cases begin with `eplae_`.
+    pub autoencoder: EplaeConfig,
 }
 
 impl Size {
     /// The same model on two short windows: small enough for plain loops, and no tile divides it.
     pub fn small(&self) -> Size {
-        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone() }
+        let full = &self.autoencoder;
+        let autoencoder = EplaeConfig { filters: full.filters.min(26), units: full.units.min(33), ..full.clone() };
+        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone(), autoencoder }
     }
     fn pooled(&self, length: usize) -> usize {
         (length + 1).saturating_sub(self.model.kernel_size) / self.model.pool
@@ -56,8 +60,8 @@ impl Size {
 
 /// Inputs of cases: normal numbers, the same on every backend.
 pub struct Maker<B: Backend> {
-    b: B,
-    size: Size,
+    pub(super) b: B,
+    pub(super) size: Size,
     step: B::Step,
     normals: Rc<Vec<f32>>,
     next: Cell<usize>,
@@ -86,10 +90,10 @@ impl<B: Backend> Maker<B> {
         let values: Vec<f32> = self.normals.iter().cycle().skip(start).take(len).map(|x| x * deviation).collect();
         self.b.from_f32(&values, shape)
     }
-    fn normal(&self, shape: &[usize]) -> Result<Tensor<B>> {
+    pub(super) fn normal(&self, shape: &[usize]) -> Result<Tensor<B>> {
         self.scaled(shape, 1.0)
     }
-    fn weight(&self, shape: &[usize], fan_in: usize) -> Result<Tensor<B>> {
+    pub(super) fn weight(&self, shape: &[usize], fan_in: usize) -> Result<Tensor<B>> {
         self.scaled(shape, 1.0 / (fan_in as f32).sqrt())
     }
     fn ones(&self, n: usize) -> Result<Tensor<B>> {
@@ -111,7 +115,7 @@ impl<B: Backend> Maker<B> {
         self.size.batch * self.size.positions()
     }
     /// A case whose every execution is the same call.
-    fn case(
+    pub(super) fn case(
         &self,
         shape: impl std::fmt::Debug,
         cost: Cost,
@@ -128,6 +132,11 @@ impl<B: Backend> Maker<B> {
 
 /// Every primitive by name, in the order of the contract.
 pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
+    [epsat(), super::eplae_cases::all()].concat()
+}
+
+/// Those at the shapes of an EPSAT step.
+fn epsat<B: Backend>() -> Vec<(&'static str, Build<B>)> {
     vec![
         ("add_assign", add_assign),
         ("dna_conv", dna_conv),
@@ -257,7 +266,7 @@ impl<B: Backend> ConvInputs<B> {
 }
 
 fn conv1d<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d(&i.inp, &i.weight, Some(&i.bias), i.spec)?]))
+    ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d(&i.inp, &i.weight, Some(&i.bias), None, i.spec)?]))
 }
 fn conv1d_backward_input<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     ConvInputs::new(m)?.case(m, false, |i, b| Ok(vec![b.conv1d_backward_input(&i.dout, &i.weight, i.spec, i.length)?]))

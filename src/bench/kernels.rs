@@ -182,12 +182,13 @@ pub fn compare(rows: &mut [Row], earlier: &[Row]) {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::config::EpsatConfig;
+    use crate::config::{EplaeConfig, EpsatConfig};
     use crate::models::{Epsat, Model};
 
     fn tiny() -> KernelBench {
         let model = EpsatConfig { kernels: 8, hidden: 4, heads: 2, head_size: 4, readout: 5, ..EpsatConfig::default() };
-        let size = Size { batch: 2, enhancer_length: 70, promoter_length: 50, model };
+        let autoencoder = EplaeConfig { filters: 6, units: 9, ..EplaeConfig::default() };
+        let size = Size { batch: 2, enhancer_length: 70, promoter_length: 50, model, autoencoder };
         KernelBench { size, filter: String::new(), seconds: 0.0, slack: 16.0 * f64::from(f32::EPSILON) }
     }
 
@@ -225,7 +226,8 @@ mod tests {
 
     #[test]
     fn formulas_add_up_to_the_model() {
-        let size = Size { batch: 1, enhancer_length: 3000, promoter_length: 2000, model: EpsatConfig::default() };
+        let (model, autoencoder) = (EpsatConfig::default(), EplaeConfig::default());
+        let size = Size { batch: 1, enhancer_length: 3000, promoter_length: 2000, model, autoencoder };
         let cost = |name| {
             let maker = Maker::new(&Cpu::new(), &size).unwrap();
             cases::all::<Cpu>().into_iter().find(|(n, _)| *n == name).unwrap().1(&maker).unwrap().cost.flops

@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod data;
+mod eplae_cases;
 pub mod kernels;
 pub mod statistics;
 pub mod step;

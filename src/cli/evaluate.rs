@@ -6,7 +6,6 @@ use super::train::print_report;
 use super::watch::Watch;
 use crate::backend::{Device, device};
 use crate::config;
-use crate::evaluate::evaluate;
 use crate::on_device;
 use crate::train::RunFolder;
 use crate::train::session::{self, Part, Trained};
@@ -51,7 +50,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         )?
     });
     watch.finish();
-    let report = evaluate(dataset.table(), &[fold.scored()], &session::options(&config))?;
+    let report = session::evaluate_folds(&config, &dataset, &[fold])?;
     print_report(&report, config.model.name(), out);
     Ok(ExitCode::SUCCESS)
 }

@@ -19,12 +19,12 @@ pub struct Args {
     /// Override a configuration value, e.g. --set model.hidden=50
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Enhancer window in bases
-    #[arg(long, default_value_t = 3000)]
-    enhancer_length: usize,
-    /// Promoter window in bases
-    #[arg(long, default_value_t = 2000)]
-    promoter_length: usize,
+    /// Enhancer window in bases (default: the run's, or 3000)
+    #[arg(long)]
+    enhancer_length: Option<usize>,
+    /// Promoter window in bases (default: the run's, or 2000)
+    #[arg(long)]
+    promoter_length: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -45,8 +45,10 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     } else {
         config::load(&args.model, &args.settings)?
     };
+    let length = |asked: Option<usize>, of_run: usize, usual| asked.unwrap_or(if of_run > 0 { of_run } else { usual });
+    let enhancer = length(args.enhancer_length, config.data.enhancer_length, 3000);
+    let promoter = length(args.promoter_length, config.data.promoter_length, 2000);
     let network = Network::new(&config.model);
-    let (enhancer, promoter) = (args.enhancer_length, args.promoter_length);
     network.check_lengths(enhancer, promoter)?;
     let specs = network.specs(enhancer, promoter);
     let count = |trainable_only: bool| specs.iter().filter(|s| s.trainable || !trainable_only).map(Spec::len).sum();

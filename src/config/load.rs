@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 /// The presets compiled into the program: name and TOML.
 pub const PRESETS: &[(&str, &str)] = &[
     ("demo", include_str!("../../presets/demo.toml")),
+    ("eplae", include_str!("../../presets/eplae.toml")),
+    ("eplae-two-stage", include_str!("../../presets/eplae-two-stage.toml")),
+    ("eplae-vae", include_str!("../../presets/eplae-vae.toml")),
     ("epsat", include_str!("../../presets/epsat.toml")),
     ("epsat-paper", include_str!("../../presets/epsat-paper.toml")),
     ("planted", include_str!("../../presets/planted.toml")),

@@ -12,7 +12,7 @@ mod train;
 
 pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, load, preset};
-pub use model::{EpsatConfig, LossKind, LstmAxis, ModelConfig, NormKind};
+pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};
 pub use phase::{Objective, Phase, PhaseConfig};
 pub use speid::{GateKind, SpeidConfig};
 pub use split::SplitConfig;

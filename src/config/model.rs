@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum ModelConfig {
     Epsat(EpsatConfig),
+    Eplae(EplaeConfig),
     Speid(SpeidConfig),
 }
 
@@ -18,6 +19,7 @@ impl ModelConfig {
     pub fn name(&self) -> &'static str {
         match self {
             ModelConfig::Epsat(_) => "epsat",
+            ModelConfig::Eplae(_) => "eplae",
             ModelConfig::Speid(_) => "speid",
         }
     }
@@ -25,6 +27,7 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         match self {
             ModelConfig::Epsat(c) => c.validate(),
+            ModelConfig::Eplae(c) => c.validate(),
             ModelConfig::Speid(c) => c.validate(),
         }
     }
@@ -124,6 +127,86 @@ impl EpsatConfig {
         probability("model.dropout_conv", self.dropout_conv)?;
         probability("model.dropout_lstm", self.dropout_lstm)?;
         probability("model.dropout_attention", self.dropout_attention)
+    }
+}
+
+/// What the code of EPLAE is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Latent {
+    /// A point: reconstruction and classes are trained together (in phases: one after the other).
+    Joint,
+    /// A normal distribution, kept near the standard one by β times the divergence.
+    Vae,
+}
+
+/// How the squared errors of a reconstruction make a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReconstructionLoss {
+    /// Mean over every channel of every base of both elements.
+    Mean,
+    /// Sum over a sample, mean over samples.
+    Sum,
+}
+
+/// EPLAE: a convolutional autoencoder of three stages with a linear classifier on its code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EplaeConfig {
+    /// Filters of every convolution but the last.
+    pub filters: usize,
+    /// Bases a filter sees; odd, so that stages halve and double lengths.
+    pub kernel_size: usize,
+    /// Units of the linear layers beside the code.
+    pub units: usize,
+    /// Size of the code.
+    pub latent: usize,
+    pub variant: Latent,
+    /// Factor of the divergence of a variational code.
+    pub beta: f32,
+    pub reconstruction: ReconstructionLoss,
+    /// Factor λ of the L2 term λ‖θ‖² over all parameters.
+    pub l2: f32,
+    /// Slope of LeakyReLU for negative values.
+    pub slope: f32,
+}
+
+impl Default for EplaeConfig {
+    fn default() -> Self {
+        EplaeConfig {
+            filters: 256,
+            kernel_size: 13,
+            units: 512,
+            latent: 512,
+            variant: Latent::Joint,
+            beta: 1.0,
+            reconstruction: ReconstructionLoss::Mean,
+            l2: 1e-5,
+            slope: 0.01,
+        }
+    }
+}
+
+impl EplaeConfig {
+    fn validate(&self) -> Result<()> {
+        at_least("model.filters", self.filters, 1, 4096)?;
+        at_least("model.kernel_size", self.kernel_size, 1, 63)?;
+        if self.kernel_size.is_multiple_of(2) {
+            let message = format!("{} is even: stages halve and double lengths only with odd sizes", self.kernel_size);
+            return Err(Error::config("model.kernel_size", message));
+        }
+        at_least("model.units", self.units, 1, 1 << 16)?;
+        at_least("model.latent", self.latent, 1, 1 << 16)?;
+        for (key, value) in [("model.beta", self.beta), ("model.l2", self.l2)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(key, format!("{value} must be a positive number, or 0 for none")));
+            }
+        }
+        if !(self.slope > 0.0 && self.slope <= 1.0) {
+            return Err(Error::config("model.slope", format!("{} is outside (0, 1]", self.slope)));
+        }
+        Ok(())
     }
 }
 

@@ -3,12 +3,14 @@
 mod compare;
 pub mod predict;
 mod predictions;
+mod reconstruction;
 mod report;
 mod score;
 
 pub use crate::data::baselines;
 pub use compare::{Comparison, Difference, compare};
 pub use predictions::{Prediction, predictions, read_predictions, write_predictions};
+pub use reconstruction::{Rebuilt, Reconstruction};
 pub use report::{Estimates, PaperScores, Report, Stratum};
 pub use score::{Scores, score};
 
@@ -138,6 +140,7 @@ pub fn evaluate(table: &PairTable, folds: &[FoldScores], options: &Options) -> R
         per_chromosome: by(&chromosome),
         per_distance: by(&distance_bin),
         paper,
+        reconstruction: None,
         warnings,
     })
 }

@@ -1,5 +1,6 @@
 //! The report of an evaluation: JSON for machines, a table for people.
 
+use super::Reconstruction;
 use crate::metrics::{Calibration, Confusion, Interval, Scores};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -74,6 +75,8 @@ pub struct Report {
     pub per_chromosome: Vec<Stratum>,
     pub per_distance: Vec<Stratum>,
     pub paper: Option<PaperScores>,
+    /// How well an autoencoder gives back the sequences.
+    pub reconstruction: Option<Reconstruction>,
     pub warnings: Vec<String>,
 }
 
@@ -125,6 +128,9 @@ impl Report {
             map.insert("macro_f1".into(), json!(p.macro_f1));
             map.insert("macro_f1_per_batch".into(), json!({"value": p.macro_f1_per_batch, "batch": batch}));
         }
+        if let Some(r) = &self.reconstruction {
+            map.insert("reconstruction".into(), r.to_json());
+        }
         map.insert("warnings".into(), json!(self.warnings));
         map.into()
     }
@@ -170,6 +176,9 @@ impl Report {
                 p.batch,
                 shown((p.macro_f1, None))
             );
+        }
+        if let Some(r) = &self.reconstruction {
+            let _ = writeln!(text, "reconstruction: {}; guessing is right in one base of four", r.brief());
         }
         text
     }

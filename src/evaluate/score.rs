@@ -1,5 +1,6 @@
 //! Scores of the samples of a part, by any model on any device.
 
+use super::Reconstruction;
 use crate::autograd::Tape;
 use crate::backend::{Backend, StepState};
 use crate::data::Dataset;
@@ -15,6 +16,8 @@ pub struct Scores {
     pub probabilities: Vec<f32>,
     /// Mean loss per sample; `None` without samples.
     pub loss: Option<f64>,
+    /// Of an autoencoder.
+    pub reconstruction: Option<Reconstruction>,
 }
 
 /// Scores at most `batches` batches of `plan` (an evaluation plan) in evaluation mode; `tick` is told the samples done.
@@ -38,6 +41,15 @@ pub fn score<B: Backend>(
         let probabilities = backend.to_f32(&output.probabilities)?;
         out.probabilities.extend(probabilities.chunks_exact(2).map(|p| p[1]));
         loss += f64::from(backend.to_f32(output.loss.value())?[0]) * batch.len() as f64;
+        if let Some(found) = &output.reconstruction {
+            let sums = found.each_ref().map(|sums| backend.to_f64(sums));
+            let all = out.reconstruction.get_or_insert_default();
+            let lengths = [dataset.enhancer_length(), dataset.promoter_length()];
+            for ((of, sums), length) in [&mut all.enhancer, &mut all.promoter].into_iter().zip(sums).zip(lengths) {
+                let sums = sums?;
+                of.add([sums[0], sums[1], sums[2]], 4 * length * batch.len());
+            }
+        }
         tick(out.probabilities.len() as u64);
     }
     let n = out.probabilities.len();

@@ -123,7 +123,7 @@ impl Epsat {
         };
         let (ce, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
         let (loss, terms) = total_loss(tape, parameters, &[("ce", &ce, 1.0)])?;
-        Ok(Output { loss, logits, probabilities, terms })
+        Ok(Output { loss, logits, probabilities, terms, reconstruction: None })
     }
 }
 

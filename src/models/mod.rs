@@ -1,10 +1,12 @@
 //! The networks: which layers, in which order, with which names.
 
 mod changed;
+mod eplae;
 mod epsat;
 mod speid;
 
 pub use changed::{Changed, Kept};
+pub use eplae::Eplae;
 pub use epsat::Epsat;
 pub use speid::Speid;
 
@@ -19,6 +21,8 @@ use crate::nn::{Bound, Parameters, Spec};
 pub struct DeviceBatch<B: Backend> {
     pub enhancer: B::Dna,
     pub promoter: B::Dna,
+    /// Bases of the enhancer's and the promoter's window.
+    pub lengths: [usize; 2],
     /// Class of each sample, `[B]`, 0 or 1.
     pub labels: Tensor<B>,
     /// Weight of each sample in the loss, `[B]`.
@@ -49,6 +53,7 @@ impl<B: Backend> DeviceBatch<B> {
         Ok(DeviceBatch {
             enhancer: backend.upload_dna(enhancer)?,
             promoter: backend.upload_dna(promoter)?,
+            lengths: [enhancer.length(), promoter.length()],
             labels: backend.from_f32(labels, &[len])?,
             weights: backend.from_f32(weights, &[len])?,
             len,
@@ -83,6 +88,8 @@ pub struct Output<B: Backend> {
     pub probabilities: Tensor<B>,
     /// The parts of the loss by name, `[1]` each.
     pub terms: Vec<(&'static str, Tensor<B>)>,
+    /// What [`Backend::reconstruction`] says of enhancers and promoters, where the network is an autoencoder.
+    pub reconstruction: Option<[Tensor<B>; 2]>,
 }
 
 /// Total loss `[1]` from its terms by name, each with its factor, and the value of the L2 terms (`l2`, where a parameter
@@ -208,6 +215,25 @@ pub trait Model {
     ) -> Result<Output<B>> {
         Err(not_offered(self.name(), "from_changed"))
     }
+    /// The code `[B,D]` of the windows of a batch, for autoencoders.
+    fn code<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        Err(not_offered(self.name(), "code"))
+    }
+    /// Class logits of codes `[B,D]`, and the windows `[B,L,4]` of these lengths that they stand for.
+    fn from_code<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _code: &Var<B>,
+        _lengths: [usize; 2],
+    ) -> Result<(Var<B>, [Var<B>; 2])> {
+        Err(not_offered(self.name(), "from_code"))
+    }
     /// The self-attention over positions, for networks that name its input `qkv` on the tape.
     fn attention(&self) -> Option<Attention> {
         None
@@ -222,6 +248,7 @@ fn not_offered(model: &str, op: &'static str) -> Error {
 #[derive(Clone, Debug)]
 pub enum Network {
     Epsat(Epsat),
+    Eplae(Eplae),
     Speid(Speid),
 }
 
@@ -230,6 +257,7 @@ impl Network {
     pub fn new(config: &ModelConfig) -> Self {
         match config {
             ModelConfig::Epsat(c) => Network::Epsat(Epsat::new(c.clone())),
+            ModelConfig::Eplae(c) => Network::Eplae(Eplae::new(c.clone())),
             ModelConfig::Speid(c) => Network::Speid(Speid::new(c.clone())),
         }
     }
@@ -240,6 +268,7 @@ macro_rules! each {
     ($self:expr, $m:ident => $call:expr) => {
         match $self {
             Network::Epsat($m) => $call,
+            Network::Eplae($m) => $call,
             Network::Speid($m) => $call,
         }
     };
@@ -332,6 +361,23 @@ impl Model for Network {
         weights: &Tensor<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.from_changed(tape, parameters, kept, changed, margin, labels, weights))
+    }
+    fn code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        each!(self, m => m.code(tape, parameters, batch))
+    }
+    fn from_code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        code: &Var<B>,
+        lengths: [usize; 2],
+    ) -> Result<(Var<B>, [Var<B>; 2])> {
+        each!(self, m => m.from_code(tape, parameters, code, lengths))
     }
     fn attention(&self) -> Option<Attention> {
         each!(self, m => m.attention())

@@ -274,7 +274,7 @@ impl Model for Speid {
         let kind = ClassLoss::BinaryCrossEntropy;
         let (bce, probabilities) = class_loss(tape, &logits, labels, weights, kind)?;
         let (loss, terms) = total_loss(tape, parameters, &[("bce", &bce, 1.0)])?;
-        Ok(Output { loss, logits, probabilities, terms })
+        Ok(Output { loss, logits, probabilities, terms, reconstruction: None })
     }
 
     fn part<'a>(&self, tensor: &'a str) -> &'a str {

@@ -1,7 +1,9 @@
 //! Weights as safetensors under PyTorch's names.
 
-use std::io::Write;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::json;
@@ -33,6 +35,56 @@ pub fn write_tensors<B: Backend>(
         out.write_all(bytemuck::cast_slice(&backend.to_f32(tensor)?)).map_err(Error::io(path))?;
     }
     Ok(())
+}
+
+/// A file that [`write_tensors`] wrote, read one tensor at a time.
+pub struct TensorFile {
+    file: File,
+    path: PathBuf,
+    /// Where the values begin, and the bytes from there that each tensor takes.
+    start: u64,
+    places: HashMap<String, [u64; 2]>,
+}
+
+impl TensorFile {
+    /// Opens a file and reads its header.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        let whole = file.metadata().map_err(Error::io(path))?.len();
+        let mut size = [0; 8];
+        file.read_exact(&mut size).map_err(Error::io(path))?;
+        let start = u64::from_le_bytes(size).saturating_add(8);
+        let damaged = |what: &str| Error::input(path, None, format!("damaged checkpoint: {what}"));
+        if start > whole {
+            return Err(damaged("it is shorter than its header says"));
+        }
+        let mut header = vec![0; (start - 8) as usize];
+        file.read_exact(&mut header).map_err(Error::io(path))?;
+        let header: HashMap<String, serde_json::Value> =
+            serde_json::from_slice(&header).map_err(|e| damaged(&e.to_string()))?;
+        let mut places = HashMap::new();
+        for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+            let place: Option<[u64; 2]> = serde_json::from_value(entry["data_offsets"].clone()).ok();
+            match place {
+                Some([from, to]) if entry["dtype"] == "F32" && from <= to && to <= whole - start => {
+                    places.insert(name, [from, to])
+                }
+                _ => return Err(damaged(&format!("`{name}` is not f32 or lies outside the file"))),
+            };
+        }
+        Ok(TensorFile { file, path: path.to_path_buf(), start, places })
+    }
+    /// The values of a tensor.
+    pub fn read(&mut self, name: &str) -> Result<Vec<f32>> {
+        let Some([from, to]) = self.places.get(name) else {
+            return Err(Error::input(&self.path, None, format!("damaged checkpoint: there is no `{name}`")));
+        };
+        let mut values = vec![0f32; (to - from) as usize / 4];
+        self.file.seek(SeekFrom::Start(self.start + from)).map_err(Error::io(&self.path))?;
+        // Little-endian, as every machine that this runs on.
+        self.file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(Error::io(&self.path))?;
+        Ok(values)
+    }
 }
 
 impl<B: Backend> Parameters<B> {

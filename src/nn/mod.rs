@@ -4,6 +4,6 @@ mod checkpoint;
 mod init;
 mod parameters;
 
-pub use checkpoint::write_tensors;
+pub use checkpoint::{TensorFile, write_tensors};
 pub use init::Init;
 pub use parameters::{Bound, Optimizer, Parameters, Spec};

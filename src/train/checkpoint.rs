@@ -3,15 +3,12 @@
 //! `optimizer-<step>.safetensors` holds parameters, statistics and Adam's moments of one step; `state.json` names it and is
 //! replaced last, in one move. So a crash at any instant leaves the old checkpoint or the new one, whole.
 
-use std::path::Path;
-
-use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::{RunFolder, Stopping};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::nn::{Optimizer, Parameters, write_tensors};
+use crate::nn::{Optimizer, Parameters, TensorFile, write_tensors};
 
 /// Version of the layout of `state.json`.
 const VERSION: u32 = 1;
@@ -109,24 +106,15 @@ impl State {
             return Err(Error::input(&path, None, message));
         }
         let path = folder.file(&state.tensors);
-        let bytes = folder.read(&state.tensors)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&path, e))?;
-        let read = |name: &str| -> Result<Vec<f32>> {
-            let data = file.tensor(name).map_err(|e| damaged(&path, e))?;
-            Ok(data.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect())
-        };
+        let mut file = TensorFile::open(&path)?;
         for (name, target) in [("parameters", parameters.values()), ("statistics", parameters.statistics())] {
-            let values = read(name)?;
+            let values = file.read(name)?;
             if values.len() != target.len() {
                 return Err(Error::input(&path, None, "belongs to a model of another size than config.toml's"));
             }
             backend.copy(target, &backend.from_f32(&values, target.shape())?)?;
         }
-        optimizer.restore(backend, state.step, state.phase_step, &read("m")?, &read("v")?)?;
+        optimizer.restore(backend, state.step, state.phase_step, &file.read("m")?, &file.read("v")?)?;
         Ok(Some(state))
     }
-}
-
-fn damaged(path: &Path, error: safetensors::SafeTensorError) -> Error {
-    Error::input(path, None, format!("damaged checkpoint: {error}"))
 }

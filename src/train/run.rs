@@ -380,7 +380,14 @@ impl<'a, B: Backend> Training<'a, B> {
         let values: Vec<f64> = scores.probabilities.iter().map(|&p| f64::from(p)).collect();
         let metrics::Scores { auroc, aupr, .. } = metrics::Ranking::ungrouped(&labels, &values, 0.5).scores();
         let loss = scores.loss.unwrap_or(f64::NAN);
-        let line = json!({ "loss": loss, "auroc": auroc, "aupr": aupr, "n": labels.len() });
+        let mut line = json!({ "loss": loss, "auroc": auroc, "aupr": aupr, "n": labels.len() });
+        if let (Some(r), Value::Object(line)) = (&scores.reconstruction, &mut line) {
+            line.extend([
+                ("mse".into(), json!(r.mse())),
+                ("base_accuracy_enhancer".into(), json!(r.enhancer.base_accuracy())),
+                ("base_accuracy_promoter".into(), json!(r.promoter.base_accuracy())),
+            ]);
+        }
         self.log_metrics("validation", line)?;
         // With a single class there is no ranking to judge by.
         let score = match (self.phase().best_by, aupr) {
@@ -396,11 +403,12 @@ impl<'a, B: Backend> Training<'a, B> {
         }
         let show = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
         observer.say(&format!(
-            "step {:>6}  epoch {:>3}  validation loss {loss:.4}  AUROC {}  AUPR {}{}",
+            "step {:>6}  epoch {:>3}  validation loss {loss:.4}  AUROC {}  AUPR {}{}{}",
             self.state.step,
             self.state.epoch,
             show(auroc),
             show(aupr),
+            scores.reconstruction.map_or(String::new(), |r| format!("  {}", r.brief())),
             if best { "  (best)" } else { "" }
         ));
         Ok(())

@@ -10,7 +10,9 @@ use crate::data::demo::demo;
 use crate::data::split::{Identity, Split, SplitSpec, split};
 use crate::data::{Dataset, EpochPlan, PairTable, Sample};
 use crate::error::{Error, Result};
-use crate::evaluate::{FoldScores, Options, Report, Scored, evaluate, predictions, score, write_predictions};
+use crate::evaluate::{
+    FoldScores, Options, Reconstruction, Report, Scored, evaluate, predictions, score, write_predictions,
+};
 use crate::models::{Model, Network};
 use crate::nn::Parameters;
 
@@ -87,6 +89,8 @@ pub struct Fold {
     /// Scored samples of the validation part, and their scores.
     pub validation: Vec<Sample>,
     pub validation_scores: Vec<f32>,
+    /// How well an autoencoder gives back the part that was scored.
+    pub reconstruction: Option<Reconstruction>,
 }
 
 impl Fold {
@@ -100,6 +104,13 @@ impl Fold {
     }
 }
 
+/// Evaluates folds together.
+pub fn evaluate_folds(config: &Config, dataset: &Dataset, folds: &[Fold]) -> Result<Report> {
+    let scored: Vec<_> = folds.iter().map(Fold::scored).collect();
+    let reconstruction = folds.iter().filter_map(|fold| fold.reconstruction).reduce(Reconstruction::joined);
+    Ok(Report { reconstruction, ..evaluate(dataset.table(), &scored, &options(config))? })
+}
+
 /// Evaluates folds together and writes `predictions.tsv` and `metrics.json` into `folder`.
 pub fn report(
     config: &Config,
@@ -109,9 +120,8 @@ pub fn report(
     outcome: Option<&Outcome>,
 ) -> Result<Report> {
     let scored: Vec<_> = folds.iter().map(Fold::scored).collect();
-    let options = options(config);
-    let report = evaluate(dataset.table(), &scored, &options)?;
-    let lines = predictions(dataset.table(), &scored, &options)?;
+    let report = evaluate_folds(config, dataset, folds)?;
+    let lines = predictions(dataset.table(), &scored, &options(config))?;
     write_predictions(&folder.file("predictions.tsv"), &lines)?;
     let mut document = report.to_json();
     if let (Value::Object(map), Some(outcome)) = (&mut document, outcome) {
@@ -166,16 +176,16 @@ pub fn score_fold<B: Backend>(
     observer: &mut dyn Observer,
 ) -> Result<Fold> {
     let limit = (config.train.max_steps > 0).then_some(config.train.max_steps as usize);
-    let mut scores = |name: &str, samples: &[Sample]| -> Result<(Vec<Sample>, Vec<f32>)> {
+    let mut scores = |name: &str, samples: &[Sample]| -> Result<(Vec<Sample>, Vec<f32>, Option<Reconstruction>)> {
         let plan = EpochPlan::evaluation(samples, config.train.batch);
         let total = plan.len() as u64;
         let mut tick = |done| observer.scoring(name, done, total);
         let found = score(backend, model, parameters, dataset, &plan, limit, &mut tick)?;
-        Ok((samples[..found.probabilities.len()].to_vec(), found.probabilities))
+        Ok((samples[..found.probabilities.len()].to_vec(), found.probabilities, found.reconstruction))
     };
-    let (validation, validation_scores) = scores("validation", &split.validation)?;
-    let (part, scores) = match part {
-        Part::Validation => (validation.clone(), validation_scores.clone()),
+    let (validation, validation_scores, reconstruction) = scores("validation", &split.validation)?;
+    let (part, scores, reconstruction) = match part {
+        Part::Validation => (validation.clone(), validation_scores.clone(), reconstruction),
         Part::Test => scores("test", &split.test)?,
         Part::Train => scores("train", &split.train)?,
         Part::All => {
@@ -185,7 +195,7 @@ pub fn score_fold<B: Backend>(
             scores("all", &all)?
         }
     };
-    Ok(Fold { split, part, scores, validation, validation_scores })
+    Ok(Fold { split, part, scores, validation, validation_scores, reconstruction })
 }
 
 /// A trained model and the configuration it was trained with.

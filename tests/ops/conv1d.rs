@@ -13,6 +13,8 @@ struct Conv {
     kernel: usize,
     spec: Conv1d,
     bias: bool,
+    /// Slope of the LeakyReLU behind it.
+    leaky: Option<f32>,
 }
 
 impl Op for Conv {
@@ -28,8 +30,11 @@ impl Op for Conv {
         let b = run.b;
         let (inp, weight) = (run.input("inp")?, run.input("weight")?);
         let bias = if self.bias { Some(run.input("bias")?) } else { None };
-        let out = b.conv1d(&inp, &weight, bias.as_ref(), self.spec)?;
-        let Some(dout) = run.differentiate(&out)? else { return Ok(()) };
+        let out = b.conv1d(&inp, &weight, bias.as_ref(), self.leaky, self.spec)?;
+        let Some(mut dout) = run.differentiate(&out)? else { return Ok(()) };
+        if let Some(slope) = self.leaky {
+            dout = b.leaky_relu_backward(&out, &dout, slope)?;
+        }
         run.report("dinp", &b.conv1d_backward_input(&dout, &weight, self.spec, self.length)?);
         let dweight = run.slot("weight")?;
         let dbias = if self.bias { Some(run.slot("bias")?) } else { None };
@@ -39,7 +44,7 @@ impl Op for Conv {
 
 fn conv(sizes: [usize; 5], stride: usize, padding: usize, bias: bool) -> Conv {
     let [batch, length, inputs, outputs, kernel] = sizes;
-    Conv { batch, length, inputs, outputs, kernel, spec: Conv1d { stride, padding }, bias }
+    Conv { batch, length, inputs, outputs, kernel, spec: Conv1d { stride, padding }, bias, leaky: None }
 }
 
 fn small() -> Vec<Conv> {
@@ -52,6 +57,8 @@ fn small() -> Vec<Conv> {
         conv([2, 9, 3, 4, 3], 1, 1, true),
         conv([1, 17, 17, 33, 5], 3, 2, true),
         conv([2, 11, 2, 2, 4], 5, 7, false),
+        Conv { leaky: Some(0.01), ..conv([2, 9, 3, 10, 13], 2, 6, true) },
+        Conv { leaky: Some(0.25), ..conv([1, 2, 3, 4, 13], 2, 6, false) },
     ]
 }
 
@@ -60,6 +67,8 @@ fn large() -> Vec<Conv> {
         conv([2, 67, 17, 33, 13], 2, 6, true),
         conv([1, 129, 32, 65, 13], 2, 6, true),
         conv([5, 83, 4, 19, 40], 1, 0, true),
+        // More than one block of outputs a sample.
+        Conv { leaky: Some(0.01), ..conv([2, 531, 9, 26, 13], 2, 6, true) },
     ]
 }
 
@@ -70,11 +79,14 @@ fn shapes_that_do_not_fit_are_refused() {
     for_each_backend!(|b| {
         let t = |shape: &[usize]| b.zeros(shape).unwrap();
         let spec = Conv1d { stride: 1, padding: 0 };
-        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 13]), None, spec), "conv1d");
-        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 3, 5]), None, spec), "conv1d");
-        assert_refused(b.conv1d(&t(&[12, 4]), &t(&[2, 4, 5]), None, spec), "conv1d");
-        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 5]), Some(&t(&[4])), spec), "conv1d");
-        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 5]), None, Conv1d { stride: 0, padding: 0 }), "conv1d");
+        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 13]), None, None, spec), "conv1d");
+        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 3, 5]), None, None, spec), "conv1d");
+        assert_refused(b.conv1d(&t(&[12, 4]), &t(&[2, 4, 5]), None, None, spec), "conv1d");
+        assert_refused(b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 5]), Some(&t(&[4])), None, spec), "conv1d");
+        assert_refused(
+            b.conv1d(&t(&[1, 12, 4]), &t(&[2, 4, 5]), None, None, Conv1d { stride: 0, padding: 0 }),
+            "conv1d",
+        );
         assert_refused(b.conv1d_backward_input(&t(&[1, 9, 2]), &t(&[2, 4, 5]), spec, 12), "conv1d_backward_input");
         assert_refused(
             b.conv1d_backward_weight(&t(&[1, 12, 4]), &t(&[1, 9, 2]), spec, Some(&t(&[2, 4, 5])), None),

@@ -9,10 +9,12 @@ use epi_engine::backend::Backend;
 #[derive(Debug)]
 enum Elementwise {
     Relu([usize; 3]),
+    LeakyRelu([usize; 3], f32),
     Dropout([usize; 3], f32),
     /// Split at a position and joined again in the other order.
     Rotate([usize; 3], usize),
     SwapLeading([usize; 3]),
+    SwapTrailing([usize; 3]),
     PositionSum([usize; 3]),
 }
 use Elementwise::*;
@@ -20,7 +22,8 @@ use Elementwise::*;
 impl Elementwise {
     fn shape(&self) -> [usize; 3] {
         match *self {
-            Relu(shape) | Dropout(shape, _) | Rotate(shape, _) | SwapLeading(shape) | PositionSum(shape) => shape,
+            Relu(shape) | LeakyRelu(shape, _) | Dropout(shape, _) | Rotate(shape, _) => shape,
+            SwapLeading(shape) | SwapTrailing(shape) | PositionSum(shape) => shape,
         }
     }
 }
@@ -39,17 +42,21 @@ impl Op for Elementwise {
         };
         let out = match self {
             Relu(_) => b.relu(&inp)?,
+            LeakyRelu(_, slope) => b.leaky_relu(&inp, *slope)?,
             Dropout(_, p) => b.dropout(&inp, &test_dropout(*p, 3), &step)?,
             Rotate(_, at) => rotate(&inp, *at)?,
             SwapLeading(_) => b.swap_leading(&inp)?,
+            SwapTrailing(_) => b.swap_trailing(&inp)?,
             PositionSum(_) => b.position_sum(&inp)?,
         };
         let Some(dout) = run.differentiate(&out)? else { return Ok(()) };
         let dinp = match self {
             Relu(_) => b.relu_backward(&out, &dout)?,
+            LeakyRelu(_, slope) => b.leaky_relu_backward(&out, &dout, *slope)?,
             Dropout(_, p) => b.dropout(&dout, &test_dropout(*p, 3), &step)?,
             Rotate(_, at) => rotate(&dout, length - at)?,
             SwapLeading(_) => b.swap_leading(&dout)?,
+            SwapTrailing(_) => b.swap_trailing(&dout)?,
             PositionSum(_) => b.position_sum_backward(&dout, length)?,
         };
         run.report("dinp", &dinp);
@@ -61,10 +68,12 @@ fn ops(shapes: &[[usize; 3]]) -> Vec<Elementwise> {
     let each = |&shape: &[usize; 3]| {
         [
             Relu(shape),
+            LeakyRelu(shape, 0.01),
             Dropout(shape, 0.2),
             Dropout(shape, 0.5),
             Rotate(shape, shape[1] / 3),
             SwapLeading(shape),
+            SwapTrailing(shape),
             PositionSum(shape),
         ]
     };
@@ -116,6 +125,8 @@ fn shapes_that_do_not_fit_are_refused() {
         assert_refused(b.concat_length(&[&t(&[2, 3, 4]), &t(&[2, 3, 5])]), "concat_length");
         assert_refused(b.concat_length(&[&t(&[2, 3, 4]), &t(&[1, 3, 4])]), "concat_length");
         assert_refused(b.slice_length(&t(&[2, 3, 4]), 2, 2), "slice_length");
+        assert_refused(b.leaky_relu_backward(&t(&[2, 3]), &t(&[3, 2]), 0.5), "leaky_relu_backward");
+        assert_refused(b.swap_trailing(&t(&[2, 3])), "swap_trailing");
         assert_refused(b.swap_leading(&t(&[2, 3])), "swap_leading");
         assert_refused(b.position_sum(&t(&[2, 3])), "position_sum");
         assert_refused(b.position_sum_backward(&t(&[2, 3, 4]), 5), "position_sum_backward");

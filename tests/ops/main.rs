@@ -5,9 +5,12 @@ mod harness;
 
 mod adam;
 mod attention;
+mod autoencoder;
 mod batch_norm;
 mod conv1d;
+mod conv_transpose1d;
 mod dna_conv;
+mod dna_conv1d;
 mod elementwise;
 mod golden;
 mod linear;

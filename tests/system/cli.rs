@@ -21,6 +21,10 @@ fn summary_gives_the_published_parameter_counts() {
     assert_eq!((&speid["parameters"], &speid["parameters_total"]), (&19_848_603.into(), &19_850_805.into()));
     let parts: u64 = speid["parameters_by_part"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(parts, 19_848_603);
+    let eplae = json(&["summary", "eplae"]);
+    assert_eq!(eplae["parameters"], 171_398_410);
+    let parts = serde_json::json!({ "encoder": 85_619_200, "decoder": 85_778_184, "head": 1_026 });
+    assert_eq!(eplae["parameters_by_part"], parts);
 }
 
 #[test]

@@ -68,8 +68,16 @@ pub struct Tiny {
 }
 
 /// Every network, tiny.
-pub const TINY: [Tiny; 2] =
-    [Tiny { preset: "epsat", settings: TINY_MODEL }, Tiny { preset: "speid", settings: TINY_SPEID }];
+pub const TINY: [Tiny; 5] = [
+    Tiny { preset: "epsat", settings: TINY_MODEL },
+    Tiny { preset: "speid", settings: TINY_SPEID },
+    Tiny { preset: "eplae", settings: TINY_EPLAE },
+    Tiny { preset: "eplae-vae", settings: TINY_EPLAE },
+    Tiny { preset: "eplae-two-stage", settings: TINY_EPLAE },
+];
+
+/// EPLAE with a few thousand parameters.
+const TINY_EPLAE: &[&str] = &["model.filters=4", "model.kernel_size=5", "model.units=6", "model.latent=5"];
 
 /// SPEID with a few hundred parameters, in two short phases.
 const TINY_SPEID: &[&str] = &[

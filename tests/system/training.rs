@@ -163,11 +163,6 @@ fn overfits(preset: &str, settings: &[&str]) {
     let pairs = real_pairs(&dataset);
     let folder = tempfile::tempdir().unwrap();
     let common = [
-        "model.kernels=16",
-        "model.hidden=8",
-        "model.pool=20",
-        "model.dropout_conv=0.0",
-        "model.dropout_lstm=0.0",
         "train.epochs=200",
         "train.batch=32",
         "train.lr=0.01",
@@ -192,15 +187,65 @@ fn overfits(preset: &str, settings: &[&str]) {
     assert!(auroc > 0.99, "{preset}: AUROC on its own training pairs: {auroc}");
 }
 
+/// Small layers that EPSAT and SPEID have in common, without their dropout.
+const SMALL: [&str; 5] =
+    ["model.kernels=16", "model.hidden=8", "model.pool=20", "model.dropout_conv=0.0", "model.dropout_lstm=0.0"];
+
 #[test]
 fn epsat_overfits_64_real_pairs() {
     let small = ["model.layers=1", "model.heads=2", "model.head_size=8", "model.readout=16"];
-    overfits("epsat", &[&small[..], &["model.dropout_attention=0.0"]].concat());
+    overfits("epsat", &[&SMALL[..], &small, &["model.dropout_attention=0.0"]].concat());
+}
+
+#[test]
+fn eplae_overfits_64_real_pairs() {
+    let small = ["model.filters=8", "model.kernel_size=9", "model.units=16", "model.latent=16", "train.lr=0.003"];
+    overfits("eplae", &small);
+    overfits("eplae-vae", &[&small[..], &["model.beta=0.001"]].concat());
+}
+
+#[test]
+fn an_autoencoder_learns_to_give_back_its_sequences() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    let settings =
+        ["model.filters=16", "model.units=128", "model.latent=128", "model.reconstruction=sum", "train.lr=0.003"];
+    let more = ["train.epochs=60", "data.shift=0", "data.reverse_complement=false", "train.patience=0"];
+    train_tiny(&TINY[2], &data, &run, &[&settings[..], &more].concat()).assert().success();
+    let run = run.to_str().unwrap();
+    let out = program(&["evaluate", run, "--device", "cpu", "--part", "train", "--json"]).output().unwrap().stdout;
+    let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    for element in ["enhancer", "promoter"] {
+        let accuracy = report["reconstruction"][element]["base_accuracy"].as_f64().unwrap();
+        // Guessing is right in one base of four.
+        assert!(accuracy > 0.5, "{element}: {accuracy} of the bases, {}", report["reconstruction"]);
+    }
+    let said = program(&["evaluate", run, "--device", "cpu"]).output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&said).contains("bases right"));
+}
+
+#[test]
+fn the_head_of_a_two_stage_run_leaves_the_autoencoder_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    train_tiny(&TINY[4], &data, &run, &["train.epochs=2", "train.log_every=1"]).assert().success();
+    let lines = metrics(&run);
+    let of = |phase: &str, split: &str| -> Vec<_> {
+        lines.iter().filter(|l| l["phase"] == phase && l["split"] == split).collect()
+    };
+    let quality: Vec<_> = of("head", "validation").into_iter().map(|l| &l["base_accuracy_enhancer"]).collect();
+    assert!(quality.len() == 2 && quality[0] == quality[1] && quality[0].is_number(), "{quality:?}");
+    // The classifier's loss alone, and the reconstruction's alone, near what guessing gives.
+    let first = |phase: &str| of(phase, "train")[0]["loss"].as_f64().unwrap();
+    assert!((0.4..1.2).contains(&first("head")), "{}", first("head"));
+    assert!((0.1..0.4).contains(&first("autoencoder")), "{}", first("autoencoder"));
 }
 
 #[test]
 fn speid_overfits_64_real_pairs() {
-    overfits("speid", &["model.dense=16", "model.dropout_dense=0.0", "train.phases=[]"]);
+    overfits("speid", &[&SMALL[..], &["model.dense=16", "model.dropout_dense=0.0", "train.phases=[]"]].concat());
 }
 
 /// A tiny network with fresh parameters for `dataset`.

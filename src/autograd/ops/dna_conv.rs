@@ -55,11 +55,11 @@ pub fn soft_dna_conv<B: Backend>(
     let plain = Conv1d { stride: 1, padding: 0 };
     let out = match affine {
         DnaAffineVars::BatchNorm { gamma, beta, running_mean, running_var } => {
-            let out = conv1d(tape, inp, weight, None, plain)?;
+            let out = conv1d(tape, inp, weight, None, None, plain)?;
             let norm = BatchNorm { train: false, eps: spec.eps, momentum: spec.momentum };
             batch_norm(tape, &out, gamma, beta, [running_mean, running_var], norm)?
         }
-        DnaAffineVars::Bias(bias) => conv1d(tape, inp, weight, Some(bias), plain)?,
+        DnaAffineVars::Bias(bias) => conv1d(tape, inp, weight, Some(bias), None, plain)?,
     };
     let out = relu(tape, &out)?;
     max_pool(tape, &out, spec.pool)

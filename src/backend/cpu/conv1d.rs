@@ -1,12 +1,13 @@
 //! Convolution as plain products: in channels-last layout the window of an output is one contiguous row of `K * I` floats
-//! of the padded input, so overlapping rows take the place of an im2col matrix. The input gradient is one such product per
-//! phase of the stride.
+//! of the padded input, so overlapping rows take the place of an im2col matrix. A transposed convolution (and so the input
+//! gradient) is one such product per phase of the stride. Shards copy the windows of a block of outputs, edges and all, into
+//! memory that stays in the second-level cache; one-hot DNA exists nowhere else.
 
-use super::gemm::{Epilogue, Panels, accumulate_transposed, add_parts, block, transposed_scratch};
+use super::gemm::{BLOCK, Epilogue, Panels, ROWS, accumulate_transposed, add_parts, block, transposed_scratch};
 use super::linear::column_sums;
-use super::parallel::{Ptr, shards};
+use super::parallel::{Ptr, shards, shards_with};
 use super::{Cpu, Tensor, add_to};
-use crate::backend::Conv1d;
+use crate::backend::{Conv1d, DnaBatch};
 use crate::error::{Error, Result};
 
 /// Output positions, which must exist.
@@ -23,102 +24,220 @@ fn output_length(op: &'static str, spec: Conv1d, length: usize, kernel: usize) -
     }
 }
 
-/// `sample` with `before` and `after` zeros around it, in `space`.
-fn pad<'a>(sample: &[f32], before: usize, after: usize, space: &'a mut [f32]) -> &'a [f32] {
-    let space = &mut space[..before + sample.len() + after];
-    space[..before].fill(0.0);
-    space[before..before + sample.len()].copy_from_slice(sample);
-    space[before + sample.len()..].fill(0.0);
-    space
+/// Sequences whose positions are rows of channels.
+trait Sequences: Sync {
+    /// Batch, length, channels.
+    fn shape(&self) -> [usize; 3];
+    /// Positions from `from` on of sequence `b` into the rows of `out`; those outside the sequence are zeros.
+    fn copy(&self, b: usize, from: isize, out: &mut [f32]);
 }
 
-pub fn forward(cpu: &Cpu, inp: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv1d) -> Result<Tensor> {
-    const OP: &str = "conv1d";
-    let [batch, length, inputs] = inp.dims(OP)?;
-    let [outputs, _, kernel] = weight.dims(OP)?;
-    weight.expect_shape(OP, "weight", &[outputs, inputs, kernel])?;
-    bias.map_or(Ok(()), |bias| bias.expect_shape(OP, "bias", &[outputs]))?;
-    let out_length = output_length(OP, spec, length, kernel)?;
+/// Activations `[B,L,C]`.
+struct Dense<'a> {
+    values: &'a [f32],
+    shape: [usize; 3],
+}
+
+impl Sequences for Dense<'_> {
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+    fn copy(&self, b: usize, from: isize, out: &mut [f32]) {
+        let [_, length, channels] = self.shape;
+        let rows = out.len() / channels.max(1);
+        let before = (-from).clamp(0, rows as isize) as usize;
+        let first = (from + before as isize) as usize;
+        let inside = length.saturating_sub(first).min(rows - before);
+        out[..before * channels].fill(0.0);
+        if inside > 0 {
+            out[before * channels..(before + inside) * channels]
+                .copy_from_slice(&self.values[(b * length + first) * channels..][..inside * channels]);
+        }
+        out[(before + inside) * channels..].fill(0.0);
+    }
+}
+
+/// One-hot DNA, four channels.
+struct OneHot<'a>(&'a DnaBatch);
+
+impl Sequences for OneHot<'_> {
+    fn shape(&self) -> [usize; 3] {
+        [self.0.batch(), self.0.length(), 4]
+    }
+    fn copy(&self, b: usize, from: isize, out: &mut [f32]) {
+        let (low, high, known) = self.0.planes(b);
+        out.fill(0.0);
+        for (row, at) in out.chunks_exact_mut(4).zip(from..) {
+            if at < 0 || at as usize >= self.0.length() {
+                continue;
+            }
+            let (word, bit) = (at as usize / 64, at as usize % 64);
+            if known[word] >> bit & 1 == 1 {
+                row[(low[word] >> bit & 1 | (high[word] >> bit & 1) << 1) as usize] = 1.0;
+            }
+        }
+    }
+}
+
+fn dense<'a>(cpu: &Cpu, op: &'static str, tensor: &'a Tensor) -> Result<Dense<'a>> {
+    Ok(Dense { shape: tensor.dims(op)?, values: cpu.read(tensor) })
+}
+
+pub fn forward(
+    cpu: &Cpu,
+    inp: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+) -> Result<Tensor> {
+    correlate(cpu, "conv1d", &dense(cpu, "conv1d", inp)?, weight, bias, leaky, spec)
+}
+
+pub fn dna_forward(
+    cpu: &Cpu,
+    dna: &DnaBatch,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+) -> Result<Tensor> {
+    correlate(cpu, "dna_conv1d", &OneHot(dna), weight, bias, leaky, spec)
+}
+
+fn correlate(
+    cpu: &Cpu,
+    op: &'static str,
+    inp: &impl Sequences,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+) -> Result<Tensor> {
+    let [batch, length, inputs] = inp.shape();
+    let [outputs, _, kernel] = weight.dims(op)?;
+    weight.expect_shape(op, "weight", &[outputs, inputs, kernel])?;
+    bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
+    let out_length = output_length(op, spec, length, kernel)?;
     let out = cpu.fresh(&[batch, out_length, outputs])?;
     let panels = Panels::new(cpu, kernel * inputs, outputs)?;
     for k in 0..kernel {
         panels.fill(k * inputs, inputs, &cpu.read(weight)[k.min(weight.len())..], kernel, inputs * kernel);
     }
-    let (x, y, isa) = (cpu.read(inp), cpu.ptr(&out), cpu.isa());
-    let epilogue = Epilogue { bias: bias.map(|bias| Ptr::of(cpu.read(bias))), ..Epilogue::STORE };
-    let (edge, size) = (spec.padding * inputs, length * inputs);
-    let space = cpu.take(batch * if edge > 0 { size + 2 * edge } else { 0 })?;
-    let room = Ptr(space.as_ptr());
-    shards(batch, |b| {
-        let sample = &x[b * size..(b + 1) * size];
-        // SAFETY: each sample has its own space and its own output; the last window ends within the padded sample.
+    let (y, isa) = (cpu.ptr(&out), cpu.isa());
+    let epilogue = Epilogue { bias: bias.map(|bias| Ptr::of(cpu.read(bias))), leaky, ..Epilogue::STORE };
+    let window = |rows: usize| ((rows - 1) * spec.stride + kernel) * inputs;
+    let blocks = out_length.div_ceil(ROWS);
+    shards_with(cpu, batch * blocks, window(ROWS.min(out_length)), |shard, space| {
+        let (b, first) = (shard / blocks, shard % blocks * ROWS);
+        let rows = ROWS.min(out_length - first);
+        // SAFETY: the space is this shard's, its rows of the output too; the last window ends within the copy.
         unsafe {
-            let row = match edge {
-                0 => sample,
-                _ => pad(sample, edge, edge, room.slice(b * (size + 2 * edge), size + 2 * edge)),
-            };
-            let (a, c) = (Ptr::of(row), Ptr(y.at(b * out_length * outputs)));
-            let dims = [out_length, kernel * inputs, outputs];
-            block(isa, dims, a, spec.stride * inputs, panels.ptr(), c, outputs, epilogue);
+            let copy = space.slice(0, window(rows));
+            inp.copy(b, (first * spec.stride) as isize - spec.padding as isize, copy);
+            let c = Ptr(y.at((b * out_length + first) * outputs));
+            let dims = [rows, kernel * inputs, outputs];
+            block(isa, dims, Ptr::of(copy), spec.stride * inputs, panels.ptr(), c, outputs, epilogue);
         }
-    });
+    })?;
     Ok(out)
 }
 
-pub fn backward_input(cpu: &Cpu, dout: &Tensor, weight: &Tensor, spec: Conv1d, length: usize) -> Result<Tensor> {
-    const OP: &str = "conv1d_backward_input";
-    let [batch, _, _] = dout.dims(OP)?;
-    let [outputs, inputs, kernel] = weight.dims(OP)?;
-    let out_length = output_length(OP, spec, length, kernel)?;
-    dout.expect_shape(OP, "dout", &[batch, out_length, outputs])?;
-    let dinp = cpu.fresh(&[batch, length, inputs])?;
+/// The products that make up a transposed convolution: output `stride * m + r - padding` meets tap `r + stride * j` in input
+/// `m - j`, so phase `r` is a product over the rows `m - taps + 1 ..= m` of the input.
+struct Phase {
+    /// Offset of the outputs, and how many there are side by side.
+    r: usize,
+    width: usize,
+    panels: Panels,
+}
+
+/// Taps of phase `r`.
+fn taps(r: usize, kernel: usize, stride: usize) -> usize {
+    kernel.saturating_sub(r).div_ceil(stride)
+}
+
+/// One product per phase, or a single one for all where few channels would leave most of a panel empty.
+fn phases(cpu: &Cpu, weight: &Tensor, spec: Conv1d, length: usize) -> Result<Vec<Phase>> {
+    let [inputs, outputs, kernel] = weight.dims("conv_transpose1d")?;
     let Conv1d { stride, padding } = spec;
-    // Input `stride * m + r - padding` meets tap `r + stride * j` in output `m - j`: for each phase `r` a product over the
-    // rows `m - taps + 1 ..= m` of dout, padded so that they all exist.
-    let taps = |r: usize| kernel.saturating_sub(r).div_ceil(stride);
-    let before = (taps(0) - 1) * outputs;
-    let rows = (length + padding).div_ceil(stride);
-    let after = rows.saturating_sub(out_length) * outputs;
-    let size = out_length * outputs;
-    let mut phases = Vec::new();
-    for r in 0..stride.min(length + padding) {
-        let panels = Panels::new(cpu, taps(r) * outputs, inputs)?;
-        for j in 0..taps(r) {
-            let at = r + stride * j;
-            panels.fill((taps(r) - 1 - j) * outputs, outputs, &cpu.read(weight)[at..], inputs * kernel, kernel);
+    let values = cpu.read(weight);
+    let all = taps(0, kernel, stride);
+    if stride > 1 && stride * outputs <= cpu.panel() && padding.is_multiple_of(stride) && outputs > 0 {
+        let mut matrix = vec![0.0; all * inputs * stride * outputs];
+        for (n, &w) in values.iter().enumerate() {
+            let (i, o, k) = (n / kernel / outputs, n / kernel % outputs, n % kernel);
+            let (r, j) = (k % stride, k / stride);
+            matrix[(((all - 1 - j) * inputs + i) * stride + r) * outputs + o] = w;
         }
-        phases.push(panels);
+        let panels = Panels::plain(cpu, &matrix, all * inputs, stride * outputs)?;
+        return Ok(vec![Phase { r: 0, width: stride, panels }]);
     }
-    let (dy, dx, isa) = (cpu.read(dout), cpu.ptr(&dinp), cpu.isa());
-    let space = cpu.take(batch * (before + size + after))?;
-    let room = Ptr(space.as_ptr());
-    shards(batch, |b| {
-        let all = before + size + after;
-        // SAFETY: each sample has its own space and its own rows of dinp.
+    let one = |r: usize| {
+        let taps = taps(r, kernel, stride);
+        let panels = Panels::new(cpu, taps * inputs, outputs)?;
+        for j in 0..taps {
+            let at = (r + stride * j).min(values.len());
+            panels.fill((taps - 1 - j) * inputs, inputs, &values[at..], outputs * kernel, kernel);
+        }
+        Ok(Phase { r, width: 1, panels })
+    };
+    (0..stride.min(length + padding)).map(one).collect()
+}
+
+/// The transposed convolution, which is also the input gradient of the plain one.
+pub fn transposed(
+    cpu: &Cpu,
+    op: &'static str,
+    inp: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    leaky: Option<f32>,
+    spec: Conv1d,
+    length: usize,
+) -> Result<Tensor> {
+    let [batch, _, _] = inp.dims(op)?;
+    let [inputs, outputs, kernel] = weight.dims(op)?;
+    let inp_length = output_length(op, spec, length, kernel)?;
+    inp.expect_shape(op, "inp", &[batch, inp_length, inputs])?;
+    bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
+    let out = cpu.fresh(&[batch, length, outputs])?;
+    let Conv1d { stride, padding } = spec;
+    let phases = phases(cpu, weight, spec, length)?;
+    // A bias for each output that lies side by side.
+    let bias = bias.map(|bias| cpu.read(bias).repeat(phases.iter().map(|p| p.width).max().unwrap_or(1)));
+    let epilogue = Epilogue { bias: bias.as_deref().map(Ptr::of), leaky, ..Epilogue::STORE };
+    let (x, y, isa) = (dense(cpu, op, inp)?, cpu.ptr(&out), cpu.isa());
+    let before = taps(0, kernel, stride) - 1;
+    let (low, high) = (padding.saturating_sub(stride - 1).div_ceil(stride), (length + padding).div_ceil(stride));
+    let blocks = (high - low).div_ceil(ROWS);
+    shards_with(cpu, batch * blocks, (ROWS.min(high - low) + before) * inputs, |shard, space| {
+        let (b, start) = (shard / blocks, low + shard % blocks * ROWS);
+        let end = (start + ROWS).min(high);
+        // SAFETY: the space is this shard's; outputs of different `m` are different rows.
         unsafe {
-            let padded = pad(&dy[b * size..(b + 1) * size], before, after, room.slice(b * all, all));
-            for (r, panels) in phases.iter().enumerate() {
-                // First and one past the last `m` whose input exists.
-                let first = padding.saturating_sub(r).div_ceil(stride);
-                let last = (length + padding).saturating_sub(r).div_ceil(stride);
-                if first >= last {
-                    continue;
-                }
-                let to = dx.at((b * length + stride * first + r - padding) * inputs);
-                if panels.k == 0 {
-                    for m in 0..last - first {
-                        Ptr(to).slice(m * stride * inputs, inputs).fill(0.0);
+            let copy = space.slice(0, (end - start + before) * inputs);
+            x.copy(b, start as isize - before as isize, copy);
+            for Phase { r, width, panels } in &phases {
+                // The `m` in this block whose outputs exist, all `width` of them or some.
+                let exist = |r: usize| (length + padding).saturating_sub(r).div_ceil(stride).min(end);
+                let first = padding.saturating_sub(*r).div_ceil(stride).max(start);
+                let (whole, last) = (exist(r + width - 1), exist(*r));
+                let product = |first: usize, last: usize, columns: usize| {
+                    if first < last {
+                        // Row `m` begins `taps - 1` rows of the input earlier; `before` covers the most taps.
+                        let a = Ptr::of(copy).skip((first - start + before + 1) * inputs - panels.k);
+                        let c = Ptr(y.at((b * length + stride * first + r - padding) * outputs));
+                        let dims = [last - first, panels.k, columns * outputs];
+                        block(isa, dims, a, inputs, panels.ptr(), c, stride * outputs, epilogue);
                     }
-                    continue;
-                }
-                // Row `m` begins `taps - 1` rows of dout earlier; `before` covers the most taps.
-                let a = Ptr::of(&padded[first * outputs + before + outputs - panels.k..]);
-                let dims = [last - first, panels.k, inputs];
-                block(isa, dims, a, outputs, panels.ptr(), Ptr(to), stride * inputs, Epilogue::STORE);
+                };
+                product(first, whole, *width);
+                product(whole.max(first), last, (length + padding - r) % stride);
             }
         }
-    });
-    Ok(dinp)
+    })?;
+    Ok(out)
 }
 
 pub fn backward_weight(
@@ -130,38 +249,84 @@ pub fn backward_weight(
     dbias: Option<&Tensor>,
 ) -> Result<()> {
     const OP: &str = "conv1d_backward_weight";
-    let [batch, length, inputs] = inp.dims(OP)?;
-    let [_, out_length, outputs] = dout.dims(OP)?;
-    dout.expect_shape(OP, "dout", &[batch, out_length, outputs])?;
-    let (x, dy) = (cpu.read(inp), cpu.read(dout));
+    weight_gradient(cpu, OP, &dense(cpu, OP, inp)?, dout, spec, dweight, dbias)
+}
+
+pub fn dna_backward_weight(
+    cpu: &Cpu,
+    dna: &DnaBatch,
+    dout: &Tensor,
+    spec: Conv1d,
+    dweight: Option<&Tensor>,
+    dbias: Option<&Tensor>,
+) -> Result<()> {
+    weight_gradient(cpu, "dna_conv1d_backward_weight", &OneHot(dna), dout, spec, dweight, dbias)
+}
+
+/// Most partial sums over samples, and shards below which each of them is cut by taps too.
+const PARTS: usize = 16;
+const FEW: usize = 8;
+
+fn weight_gradient(
+    cpu: &Cpu,
+    op: &'static str,
+    inp: &impl Sequences,
+    dout: &Tensor,
+    spec: Conv1d,
+    dweight: Option<&Tensor>,
+    dbias: Option<&Tensor>,
+) -> Result<()> {
+    let [batch, length, inputs] = inp.shape();
+    let [_, out_length, outputs] = dout.dims(op)?;
+    dout.expect_shape(op, "dout", &[batch, out_length, outputs])?;
+    let dy = cpu.read(dout);
     if let Some(slot) = dweight {
-        let [_, _, kernel] = slot.dims(OP)?;
-        slot.expect_shape(OP, "dweight", &[outputs, inputs, kernel])?;
-        dout.expect_shape(OP, "dout", &[batch, output_length(OP, spec, length, kernel)?, outputs])?;
-        // Samples per shard such that there are at most 16 partial sums.
-        let group = batch.div_ceil(16).max(1);
+        let [_, _, kernel] = slot.dims(op)?;
+        slot.expect_shape(op, "dweight", &[outputs, inputs, kernel])?;
+        dout.expect_shape(op, "dout", &[batch, output_length(op, spec, length, kernel)?, outputs])?;
+        let group = batch.div_ceil(PARTS).max(1);
         let parts = batch.div_ceil(group).max(1);
-        let (m, edge, size) = (kernel * inputs, spec.padding * inputs, length * inputs);
+        let m = kernel * inputs;
+        let stripe = if parts < FEW { kernel.div_ceil(4) } else { kernel };
+        let stripes = kernel.div_ceil(stripe);
         let partial = cpu.take(parts * m * outputs)?;
-        let padded = size + 2 * edge;
-        let need = padded + transposed_scratch(cpu, m, outputs);
-        let room = cpu.take(parts * need)?;
-        let (isa, sums, space) = (cpu.isa(), Ptr(partial.as_ptr()), Ptr(room.as_ptr()));
-        shards(parts, |part| {
-            // SAFETY: each shard has its own partial sum and its own space.
+        // Blocks of equal size, so that the last one is not a stub.
+        let depth = out_length.div_ceil(out_length.div_ceil(BLOCK));
+        let window = ((depth - 1) * spec.stride + stripe) * inputs;
+        let need = window.next_multiple_of(16) + transposed_scratch(cpu, stripe * inputs, outputs);
+        let (isa, sums) = (cpu.isa(), Ptr(partial.as_ptr()));
+        shards_with(cpu, parts * stripes, need, |shard, space| {
+            let (part, tap) = (shard / stripes, shard % stripes * stripe);
+            let taps = stripe.min(kernel - tap);
+            // SAFETY: each shard has its own rows of its own partial sum, and its own space.
             unsafe {
-                let sum = sums.slice(part * m * outputs, m * outputs);
+                let sum = sums.slice((part * m + tap * inputs) * outputs, taps * inputs * outputs);
                 sum.fill(0.0);
-                let (room, scratch) = (space.slice(part * need, padded), Ptr(space.at(part * need + padded)));
+                let scratch = space.skip(window.next_multiple_of(16));
                 for b in part * group..((part + 1) * group).min(batch) {
-                    let a = Ptr::of(pad(&x[b * size..(b + 1) * size], edge, edge, room));
-                    let d = Ptr::of(&dy[b * out_length * outputs..]);
-                    let c = Ptr(sum.as_mut_ptr());
-                    let step = spec.stride * inputs;
-                    accumulate_transposed(isa, out_length, m, outputs, a, step, d, outputs, c, outputs, scratch);
+                    for first in (0..out_length).step_by(depth) {
+                        let rows = depth.min(out_length - first);
+                        let copy = space.slice(0, ((rows - 1) * spec.stride + taps) * inputs);
+                        inp.copy(b, (first * spec.stride + tap) as isize - spec.padding as isize, copy);
+                        let d = Ptr::of(&dy[(b * out_length + first) * outputs..]);
+                        let (a, lda, c) = (Ptr::of(copy), spec.stride * inputs, Ptr(sum.as_mut_ptr()));
+                        accumulate_transposed(
+                            isa,
+                            rows,
+                            taps * inputs,
+                            outputs,
+                            a,
+                            lda,
+                            d,
+                            outputs,
+                            c,
+                            outputs,
+                            scratch,
+                        );
+                    }
                 }
             }
-        });
+        })?;
         add_parts(sums, parts, m * outputs);
         let (sum, slot) = (partial.slice(0, m * outputs), cpu.ptr(slot));
         shards(outputs, |o| {
@@ -175,7 +340,7 @@ pub fn backward_weight(
         });
     }
     if let Some(slot) = dbias {
-        slot.expect_shape(OP, "dbias", &[outputs])?;
+        slot.expect_shape(op, "dbias", &[outputs])?;
         let sums = column_sums(cpu, dy, batch * out_length, outputs)?;
         add_to(cpu, slot, sums.slice(0, outputs));
     }

@@ -54,6 +54,35 @@ kernel! {
     }
 }
 
+pub fn leaky_relu(cpu: &Cpu, inp: &Tensor, slope: f32) -> Result<Tensor> {
+    let out = cpu.fresh(inp.shape())?;
+    let (x, y, isa) = (cpu.read(inp), cpu.ptr(&out), cpu.isa());
+    // SAFETY: chunks of a fresh tensor are disjoint.
+    chunks(inp.len(), |i, n| leaky_relu_chunk(isa, slope, &x[i..i + n], &x[i..i + n], unsafe { y.slice(i, n) }));
+    Ok(out)
+}
+
+pub fn leaky_relu_backward(cpu: &Cpu, out: &Tensor, dout: &Tensor, slope: f32) -> Result<Tensor> {
+    dout.expect_shape("leaky_relu_backward", "dout", out.shape())?;
+    let dinp = cpu.fresh(out.shape())?;
+    let (y, dy, dx, isa) = (cpu.read(out), cpu.read(dout), cpu.ptr(&dinp), cpu.isa());
+    chunks(out.len(), |i, n| {
+        // SAFETY: chunks of a fresh tensor are disjoint.
+        leaky_relu_chunk(isa, slope, &y[i..i + n], &dy[i..i + n], unsafe { dx.slice(i, n) });
+    });
+    Ok(dinp)
+}
+
+kernel! {
+    /// `values` where `signs` is positive, else `slope` times that; NaN stays.
+    fn leaky_relu_chunk<S>(s, slope: f32, signs: &[f32], values: &[f32], out: &mut [f32]) {
+        let _ = s;
+        for ((y, &x), &v) in out.iter_mut().zip(signs).zip(values) {
+            *y = if x > 0.0 { v } else { slope * v };
+        }
+    }
+}
+
 pub fn dropout(cpu: &Cpu, inp: &Tensor, dropout: &Dropout, step: &Step) -> Result<Tensor> {
     let out = cpu.fresh(inp.shape())?;
     let (x, y, isa, step) = (cpu.read(inp), cpu.ptr(&out), cpu.isa(), step.read().philox_step);
@@ -133,6 +162,38 @@ pub fn swap_leading(cpu: &Cpu, inp: &Tensor) -> Result<Tensor> {
         }
     });
     Ok(out)
+}
+
+pub fn swap_trailing(cpu: &Cpu, inp: &Tensor) -> Result<Tensor> {
+    /// Side of the squares that are turned one by one: their lines stay in the first-level cache.
+    const TILE: usize = 32;
+    let [a, b, c] = inp.dims("swap_trailing")?;
+    let out = cpu.fresh(&[a, c, b])?;
+    let (x, y, isa) = (cpu.read(inp), cpu.ptr(&out), cpu.isa());
+    let stripes = c.div_ceil(TILE);
+    shards(a * stripes, |shard| {
+        let (i, first) = (shard / stripes, shard % stripes * TILE);
+        let count = TILE.min(c - first);
+        // SAFETY: each shard has its own rows of the result.
+        let rows = unsafe { y.slice((i * c + first) * b, count * b) };
+        for start in (0..b).step_by(TILE) {
+            let end = b.min(start + TILE);
+            turn(isa, &x[(i * b + start) * c + first..], c, end - start, &mut rows[start..], b, count);
+        }
+    });
+    Ok(out)
+}
+
+kernel! {
+    /// `out[k * to + j] = inp[j * from + k]` for `j < height`, `k < width`.
+    fn turn<S>(s, inp: &[f32], from: usize, height: usize, out: &mut [f32], to: usize, width: usize) {
+        let _ = s;
+        for k in 0..width {
+            for j in 0..height {
+                out[k * to + j] = inp[j * from + k];
+            }
+        }
+    }
 }
 
 pub fn position_sum(cpu: &Cpu, inp: &Tensor) -> Result<Tensor> {

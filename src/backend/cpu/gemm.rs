@@ -14,9 +14,9 @@ pub const VECTORS: usize = 3;
 /// Rows of `A` and of `B` between two visits of `C`.
 const DEPTH: usize = 512;
 /// Rows of `C` that one shard of [`multiply`] computes.
-const ROWS: usize = 128;
-/// Rows of the sum that one packed block of [`accumulate_transposed`] covers.
-const BLOCK: usize = 256;
+pub const ROWS: usize = 128;
+/// Rows of the sum that one packed block of [`accumulate_transposed`] covers, and columns of `A` that it packs at a time.
+pub const BLOCK: usize = 256;
 
 /// `Σ_k a(i,k) b(k,·)` for `M` rows and `V` vectors. `a(i,k)` is `a[i*lda + k]`, or `a[k*lda + i]` if `T`; row `k` of `b` starts
 /// at `b[k*ldb]`.
@@ -34,7 +34,7 @@ pub unsafe fn tile<S: Simd, const M: usize, const V: usize, const T: bool>(
 ) -> [[S::F; V]; M] {
     // SAFETY: the caller's promise.
     unsafe {
-        if M <= S::ROWS {
+        if M * V <= S::ROWS * VECTORS {
             return piece::<S, M, V, T>(s, depth, a, lda, b, ldb);
         }
         // Fewer registers: the same tile in two halves.
@@ -139,11 +139,13 @@ pub struct Epilogue {
     /// Added to every row.
     pub bias: Option<Ptr>,
     pub relu: bool,
+    /// Slope of a LeakyReLU, in (0, 1].
+    pub leaky: Option<f32>,
 }
 
 impl Epilogue {
-    pub const STORE: Epilogue = Epilogue { accumulate: false, bias: None, relu: false };
-    pub const ADD: Epilogue = Epilogue { accumulate: true, bias: None, relu: false };
+    pub const STORE: Epilogue = Epilogue { accumulate: false, bias: None, relu: false, leaky: None };
+    pub const ADD: Epilogue = Epilogue { accumulate: true, bias: None, relu: false, leaky: None };
 }
 
 /// `B` `[k,n]` in panels of `VECTORS` vectors, each `[k, width]` and zero-padded.
@@ -261,6 +263,7 @@ pub unsafe fn product<S: Simd>(
             accumulate: epilogue.accumulate || k0 > 0,
             bias: epilogue.bias.filter(|_| k0 == 0),
             relu: epilogue.relu && k0 + depth == k,
+            leaky: epilogue.leaky.filter(|_| k0 + depth == k),
         };
         let mut column = 0;
         while column < n {
@@ -356,6 +359,9 @@ unsafe fn finish<S: Simd, const M: usize, const V: usize>(
                 if epilogue.relu {
                     x = s.max(s.splat(0.0), x);
                 }
+                if let Some(slope) = epilogue.leaky {
+                    x = s.max(s.mul(s.splat(slope), x), x);
+                }
                 s.store_n(to, x, n);
             }
         }
@@ -364,7 +370,7 @@ unsafe fn finish<S: Simd, const M: usize, const V: usize>(
 
 /// Floats of scratch that [`accumulate_transposed`] needs.
 pub fn transposed_scratch(cpu: &Cpu, m: usize, n: usize) -> usize {
-    BLOCK * (m.next_multiple_of(8) + n.next_multiple_of(cpu.panel()))
+    BLOCK * (m.min(BLOCK).next_multiple_of(8) + n.next_multiple_of(cpu.panel()))
 }
 
 kernel! {
@@ -378,23 +384,10 @@ kernel! {
         let depth = rows.div_ceil(rows.div_ceil(BLOCK).max(1));
         // SAFETY: the caller's promise.
         unsafe {
-            let (left, right) = (scratch.0, scratch.at(BLOCK * m.next_multiple_of(8)));
+            let (left, right) = (scratch.0, scratch.at(BLOCK * m.min(BLOCK).next_multiple_of(8)));
             let mut row = 0;
             while row < rows {
                 let depth = depth.min(rows - row);
-                for i in (0..m).step_by(8) {
-                    let (count, to) = (8.min(m - i), left.add(i * depth));
-                    for r in 0..depth {
-                        let from = a.at((row + r) * lda + i);
-                        if count == 8 {
-                            to.add(r * 8).cast::<[f32; 8]>().write_unaligned(from.cast::<[f32; 8]>().read_unaligned());
-                        } else {
-                            for j in 0..8 {
-                                *to.add(r * 8 + j) = if j < count { *from.add(j) } else { 0.0 };
-                            }
-                        }
-                    }
-                }
                 for column in (0..n).step_by(width) {
                     let to = right.add(column * depth);
                     for r in 0..depth {
@@ -406,21 +399,53 @@ kernel! {
                         }
                     }
                 }
-                for column in (0..n).step_by(width) {
-                    for i in (0..m).step_by(8) {
-                        let (a, b) = (left.add(i * depth), right.add(column * depth));
-                        let columns = width.min(n - column);
-                        let to = c.at(i * ldc + column);
-                        if m - i >= 8 {
-                            strip::<S, 8, true>(s, depth, a, 8, b, to, ldc, columns, Epilogue::ADD, 0);
-                        } else {
-                            for j in 0..m - i {
-                                strip::<S, 1, true>(s, depth, a.add(j), 8, b, to.add(j * ldc), ldc, columns, Epilogue::ADD, 0);
+                // Columns of `a` are packed in parts that stay in the second-level cache while all of `b` passes by.
+                let mut first = 0;
+                while first < m {
+                    let part = BLOCK.min(m - first);
+                    pack_left(left, depth, part, a.skip(row * lda + first), lda);
+                    // A right side that fits the first-level cache stays there, and rows of `c` are walked along.
+                    let inner = if depth * n <= 1 << 13 { n } else { width };
+                    for outer in (0..n).step_by(inner.max(1)) {
+                        for i in (0..part).step_by(8) {
+                            for column in (outer..n.min(outer + inner)).step_by(width) {
+                                let (a, b) = (left.add(i * depth), right.add(column * depth));
+                                let columns = width.min(n - column);
+                                let to = c.at((first + i) * ldc + column);
+                                if part - i >= 8 {
+                                    strip::<S, 8, true>(s, depth, a, 8, b, to, ldc, columns, Epilogue::ADD, 0);
+                                } else {
+                                    for j in 0..part - i {
+                                        strip::<S, 1, true>(s, depth, a.add(j), 8, b, to.add(j * ldc), ldc, columns, Epilogue::ADD, 0);
+                                    }
+                                }
                             }
                         }
                     }
+                    first += part;
                 }
                 row += depth;
+            }
+        }
+    }
+}
+
+/// `m` columns of `depth` rows of `a`, in groups of eight columns, each `[depth, 8]` and zero-padded.
+#[inline(always)]
+unsafe fn pack_left(left: *mut f32, depth: usize, m: usize, a: Ptr, lda: usize) {
+    // SAFETY: the caller of `accumulate_transposed` promised.
+    unsafe {
+        for i in (0..m).step_by(8) {
+            let (count, to) = (8.min(m - i), left.add(i * depth));
+            for r in 0..depth {
+                let from = a.at(r * lda + i);
+                if count == 8 {
+                    to.add(r * 8).cast::<[f32; 8]>().write_unaligned(from.cast::<[f32; 8]>().read_unaligned());
+                } else {
+                    for j in 0..8 {
+                        *to.add(r * 8 + j) = if j < count { *from.add(j) } else { 0.0 };
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::gemm::{Epilogue, Panels, multiply, multiply_transposed};
 use super::parallel::{Ptr, shards};
 use super::simd::kernel;
-use super::{Cpu, Tensor, add_to, with_last};
+use super::{Cpu, Tensor, add_to, linear_wide, with_last};
 use crate::error::{Error, Result};
 
 fn expect_last(op: &'static str, what: &str, tensor: &Tensor, size: usize) -> Result<()> {
@@ -19,6 +19,10 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
     expect_last(OP, "inp", inp, inputs)?;
     bias.map_or(Ok(()), |bias| bias.expect_shape(OP, "bias", &[outputs]))?;
     let out = cpu.fresh(&with_last(inp.shape(), outputs))?;
+    if linear_wide::applies(inp.matrix().0, weight.len()) {
+        linear_wide::forward(cpu, inp, weight, bias, relu, &out)?;
+        return Ok(out);
+    }
     let panels = Panels::transposed(cpu, cpu.read(weight), outputs, inputs)?;
     let epilogue = Epilogue { bias: bias.map(|bias| Ptr::of(cpu.read(bias))), relu, ..Epilogue::STORE };
     let x = Ptr::of(cpu.read(inp));
@@ -32,6 +36,10 @@ pub fn backward_input(cpu: &Cpu, dout: &Tensor, weight: &Tensor) -> Result<Tenso
     let [outputs, inputs] = weight.dims(OP)?;
     expect_last(OP, "dout", dout, outputs)?;
     let dinp = cpu.fresh(&with_last(dout.shape(), inputs))?;
+    if linear_wide::applies(dout.matrix().0, weight.len()) {
+        linear_wide::backward_input(cpu, dout, weight, &dinp)?;
+        return Ok(dinp);
+    }
     let panels = Panels::plain(cpu, cpu.read(weight), outputs, inputs)?;
     let dy = Ptr::of(cpu.read(dout));
     // SAFETY: shapes checked above; `dinp` is fresh.
@@ -53,9 +61,14 @@ pub fn backward_weight(
     let (x, dy) = (cpu.read(inp), cpu.read(dout));
     if let Some(slot) = dweight {
         slot.expect_shape(OP, "dweight", &[outputs, inputs])?;
-        // SAFETY: shapes checked above.
-        let dw = unsafe { multiply_transposed(cpu, rows, outputs, inputs, Ptr::of(dy), outputs, Ptr::of(x), inputs)? };
-        add_to(cpu, slot, dw.slice(0, outputs * inputs));
+        if linear_wide::applies(rows, slot.len()) {
+            linear_wide::backward_weight(cpu, inp, dout, slot)?;
+        } else {
+            // SAFETY: shapes checked above.
+            let dw =
+                unsafe { multiply_transposed(cpu, rows, outputs, inputs, Ptr::of(dy), outputs, Ptr::of(x), inputs)? };
+            add_to(cpu, slot, dw.slice(0, outputs * inputs));
+        }
     }
     if let Some(slot) = dbias {
         slot.expect_shape(OP, "dbias", &[outputs])?;

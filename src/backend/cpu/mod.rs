@@ -7,6 +7,7 @@
 mod adam;
 mod attention;
 mod attention_backward;
+mod autoencoder;
 mod batch_norm;
 mod conv1d;
 mod dna_conv;
@@ -14,6 +15,7 @@ mod dna_counts;
 mod elementwise;
 mod gemm;
 mod linear;
+mod linear_wide;
 mod loss;
 mod lstm;
 mod memory;
@@ -33,7 +35,7 @@ use super::{
     LstmWeights, Range, ReadoutNorm, StepState,
 };
 use crate::error::{Error, Result};
-use crate::rng::Dropout;
+use crate::rng::{Dropout, Noise};
 use memory::Pool;
 use parallel::Ptr;
 
@@ -242,11 +244,18 @@ impl Backend for Cpu {
     ) -> Result<()> {
         dna_conv::backward(self, dna, spec, weight, affine, saved, dout, grads)
     }
-    fn conv1d(&self, inp: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv1d) -> Result<Tensor> {
-        conv1d::forward(self, inp, weight, bias, spec)
+    fn conv1d(
+        &self,
+        inp: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+    ) -> Result<Tensor> {
+        conv1d::forward(self, inp, weight, bias, leaky, spec)
     }
     fn conv1d_backward_input(&self, dout: &Tensor, weight: &Tensor, spec: Conv1d, length: usize) -> Result<Tensor> {
-        conv1d::backward_input(self, dout, weight, spec, length)
+        conv1d::transposed(self, "conv1d_backward_input", dout, weight, None, None, spec, length)
     }
     fn conv1d_backward_weight(
         &self,
@@ -257,6 +266,37 @@ impl Backend for Cpu {
         dbias: Option<&Tensor>,
     ) -> Result<()> {
         conv1d::backward_weight(self, inp, dout, spec, dweight, dbias)
+    }
+    fn dna_conv1d(
+        &self,
+        dna: &Self::Dna,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+    ) -> Result<Tensor> {
+        conv1d::dna_forward(self, dna, weight, bias, leaky, spec)
+    }
+    fn dna_conv1d_backward_weight(
+        &self,
+        dna: &Self::Dna,
+        dout: &Tensor,
+        spec: Conv1d,
+        dweight: Option<&Tensor>,
+        dbias: Option<&Tensor>,
+    ) -> Result<()> {
+        conv1d::dna_backward_weight(self, dna, dout, spec, dweight, dbias)
+    }
+    fn conv_transpose1d(
+        &self,
+        inp: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+        length: usize,
+    ) -> Result<Tensor> {
+        conv1d::transposed(self, "conv_transpose1d", inp, weight, bias, leaky, spec, length)
     }
     fn batch_norm(
         &self,
@@ -350,6 +390,12 @@ impl Backend for Cpu {
     fn relu_backward(&self, out: &Tensor, dout: &Tensor) -> Result<Tensor> {
         elementwise::relu_backward(self, out, dout)
     }
+    fn leaky_relu(&self, inp: &Tensor, slope: f32) -> Result<Tensor> {
+        elementwise::leaky_relu(self, inp, slope)
+    }
+    fn leaky_relu_backward(&self, out: &Tensor, dout: &Tensor, slope: f32) -> Result<Tensor> {
+        elementwise::leaky_relu_backward(self, out, dout, slope)
+    }
     fn dropout(&self, inp: &Tensor, dropout: &Dropout, step: &Step) -> Result<Tensor> {
         elementwise::dropout(self, inp, dropout, step)
     }
@@ -361,6 +407,9 @@ impl Backend for Cpu {
     }
     fn swap_leading(&self, inp: &Tensor) -> Result<Tensor> {
         elementwise::swap_leading(self, inp)
+    }
+    fn swap_trailing(&self, inp: &Tensor) -> Result<Tensor> {
+        elementwise::swap_trailing(self, inp)
     }
     fn position_sum(&self, inp: &Tensor) -> Result<Tensor> {
         elementwise::position_sum(self, inp)
@@ -401,6 +450,30 @@ impl Backend for Cpu {
     }
     fn l2_penalty(&self, params: &Tensor, ranges: &[Range]) -> Result<Tensor> {
         adam::l2_penalty(self, params, ranges)
+    }
+    fn reconstruction(&self, recon: &Tensor, dna: &Self::Dna) -> Result<Tensor> {
+        autoencoder::reconstruction(self, recon, dna)
+    }
+    fn reconstruction_backward(&self, recon: &Tensor, dna: &Self::Dna, dsquares: &Tensor) -> Result<Tensor> {
+        autoencoder::reconstruction_backward(self, recon, dna, dsquares)
+    }
+    fn sample_normal(&self, mean: &Tensor, log_variance: &Tensor, noise: &Noise, step: &Step) -> Result<Tensor> {
+        autoencoder::sample_normal(self, mean, log_variance, noise, step)
+    }
+    fn sample_normal_backward(
+        &self,
+        log_variance: &Tensor,
+        dout: &Tensor,
+        noise: &Noise,
+        step: &Step,
+    ) -> Result<Tensor> {
+        autoencoder::sample_normal_backward(self, log_variance, dout, noise, step)
+    }
+    fn kl_divergence(&self, mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
+        autoencoder::kl_divergence(self, mean, log_variance)
+    }
+    fn kl_divergence_backward(&self, mean: &Tensor, log_variance: &Tensor, dkl: &Tensor) -> Result<(Tensor, Tensor)> {
+        autoencoder::kl_divergence_backward(self, mean, log_variance, dkl)
     }
     fn finish_gradients(&self, params: &Tensor, grads: &Tensor, ranges: &[Range]) -> Result<Tensor> {
         adam::finish_gradients(self, params, grads, ranges)

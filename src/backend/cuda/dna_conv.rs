@@ -9,10 +9,10 @@ use std::sync::Arc;
 /// Bit planes on the device, `[B,3,words]`.
 #[derive(Clone)]
 pub struct Dna {
-    planes: Arc<Memory>,
-    batch: usize,
-    length: usize,
-    words: usize,
+    pub(super) planes: Arc<Memory>,
+    pub(super) batch: usize,
+    pub(super) length: usize,
+    pub(super) words: usize,
 }
 
 /// What backward needs.

@@ -20,6 +20,21 @@ pub fn relu_backward(cuda: &Cuda, out: &T, dout: &T) -> Result<T> {
     Ok(dinp)
 }
 
+pub fn leaky_relu(cuda: &Cuda, inp: &T, slope: f32) -> Result<T> {
+    let (out, count) = (cuda.empty(inp.shape())?, int("leaky_relu", inp.len())?);
+    launch!(cuda, "leaky_relu_forward", Cuda::spread(inp.len()), 256, 0; count, slope, at(inp), at(&out))?;
+    Ok(out)
+}
+
+pub fn leaky_relu_backward(cuda: &Cuda, out: &T, dout: &T, slope: f32) -> Result<T> {
+    const OP: &str = "leaky_relu_backward";
+    dout.expect_shape(OP, "dout", out.shape())?;
+    let (dinp, count) = (cuda.empty(out.shape())?, int(OP, out.len())?);
+    let grid = Cuda::spread(out.len());
+    launch!(cuda, "leaky_relu_backward", grid, 256, 0; count, slope, at(out), at(dout), at(&dinp))?;
+    Ok(dinp)
+}
+
 pub fn dropout(cuda: &Cuda, inp: &T, dropout: &Dropout, step: &Step) -> Result<T> {
     let (out, count) = (cuda.empty(inp.shape())?, int("dropout", inp.len())?);
     let p = dropout_params(Some(dropout));
@@ -112,6 +127,16 @@ pub fn swap_leading(cuda: &Cuda, inp: &T) -> Result<T> {
     int(OP, inp.len())?;
     let p = Swap { a: int(OP, a)?, b: int(OP, b)?, c: int(OP, c)? };
     launch!(cuda, "swap_leading", Cuda::spread(inp.len()), 256, 0; p, at(inp), at(&out))?;
+    Ok(out)
+}
+
+pub fn swap_trailing(cuda: &Cuda, inp: &T) -> Result<T> {
+    const OP: &str = "swap_trailing";
+    let [a, b, c] = inp.dims(OP)?;
+    let out = cuda.empty(&[a, c, b])?;
+    int(OP, inp.len())?;
+    let grid = [c.div_ceil(32), b.div_ceil(32), a];
+    launch!(cuda, "transpose", grid, 256, 0; int(OP, b)?, int(OP, c)?, at(inp), at(&out))?;
     Ok(out)
 }
 

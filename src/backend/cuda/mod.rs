@@ -22,6 +22,7 @@ macro_rules! launch {
 
 mod adam;
 mod attention;
+mod autoencoder;
 mod batch_norm;
 mod conv1d;
 mod dna_conv;
@@ -232,9 +233,10 @@ impl Backend for Cuda {
         inp: &Tensor<Self>,
         weight: &Tensor<Self>,
         bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
         spec: Conv1d,
     ) -> Result<Tensor<Self>> {
-        conv1d::forward(self, inp, weight, bias, spec)
+        conv1d::forward(self, inp, weight, bias, leaky, spec)
     }
     fn conv1d_backward_input(
         &self,
@@ -243,7 +245,7 @@ impl Backend for Cuda {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>> {
-        conv1d::backward_input(self, dout, weight, spec, length)
+        conv1d::transposed(self, "conv1d_backward_input", dout, weight, None, None, spec, length)
     }
     fn conv1d_backward_weight(
         &self,
@@ -254,6 +256,37 @@ impl Backend for Cuda {
         dbias: Option<&Tensor<Self>>,
     ) -> Result<()> {
         conv1d::backward_weight(self, inp, dout, spec, dweight, dbias)
+    }
+    fn dna_conv1d(
+        &self,
+        dna: &Self::Dna,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+    ) -> Result<Tensor<Self>> {
+        conv1d::dna_forward(self, dna, weight, bias, leaky, spec)
+    }
+    fn dna_conv1d_backward_weight(
+        &self,
+        dna: &Self::Dna,
+        dout: &Tensor<Self>,
+        spec: Conv1d,
+        dweight: Option<&Tensor<Self>>,
+        dbias: Option<&Tensor<Self>>,
+    ) -> Result<()> {
+        conv1d::dna_backward_weight(self, dna, dout, spec, dweight, dbias)
+    }
+    fn conv_transpose1d(
+        &self,
+        inp: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+        length: usize,
+    ) -> Result<Tensor<Self>> {
+        conv1d::transposed(self, "conv_transpose1d", inp, weight, bias, leaky, spec, length)
     }
     fn batch_norm(
         &self,
@@ -358,6 +391,12 @@ impl Backend for Cuda {
     fn relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::relu_backward(self, out, dout)
     }
+    fn leaky_relu(&self, inp: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>> {
+        elementwise::leaky_relu(self, inp, slope)
+    }
+    fn leaky_relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>> {
+        elementwise::leaky_relu_backward(self, out, dout, slope)
+    }
     fn dropout(&self, inp: &Tensor<Self>, dropout: &Dropout, step: &Self::Step) -> Result<Tensor<Self>> {
         elementwise::dropout(self, inp, dropout, step)
     }
@@ -369,6 +408,9 @@ impl Backend for Cuda {
     }
     fn swap_leading(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::swap_leading(self, inp)
+    }
+    fn swap_trailing(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
+        elementwise::swap_trailing(self, inp)
     }
     fn position_sum(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::position_sum(self, inp)
@@ -415,6 +457,46 @@ impl Backend for Cuda {
     }
     fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
         adam::l2_penalty(self, params, ranges)
+    }
+    fn reconstruction(&self, recon: &Tensor<Self>, dna: &Self::Dna) -> Result<Tensor<Self>> {
+        autoencoder::reconstruction(self, recon, dna)
+    }
+    fn reconstruction_backward(
+        &self,
+        recon: &Tensor<Self>,
+        dna: &Self::Dna,
+        dsquares: &Tensor<Self>,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::reconstruction_backward(self, recon, dna, dsquares)
+    }
+    fn sample_normal(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::sample_normal(self, mean, log_variance, noise, step)
+    }
+    fn sample_normal_backward(
+        &self,
+        log_variance: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::sample_normal_backward(self, log_variance, dout, noise, step)
+    }
+    fn kl_divergence(&self, mean: &Tensor<Self>, log_variance: &Tensor<Self>) -> Result<Tensor<Self>> {
+        autoencoder::kl_divergence(self, mean, log_variance)
+    }
+    fn kl_divergence_backward(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        dkl: &Tensor<Self>,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)> {
+        autoencoder::kl_divergence_backward(self, mean, log_variance, dkl)
     }
     fn finish_gradients(&self, params: &Tensor<Self>, grads: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
         adam::finish_gradients(self, params, grads, ranges)

@@ -26,10 +26,17 @@ params! {
     Gemm {
         m: i32, n: i32, k: i32, lda: i32, ldb: i32, ldc: i32, k_chunk: i32, mask_period: i32, accumulate: i32, relu: i32,
     }
-    /// Strided correlation of `[batch,length,inputs]` with `[outputs,inputs,kernel]`.
+    /// Strided correlation of `[batch,length,inputs]` with `[outputs,inputs,kernel]`, then LeakyReLU (slope 1: none).
     Conv {
         batch: i32, length: i32, inputs: i32, outputs: i32, kernel: i32, stride: i32, padding: i32, out_length: i32, k_chunk: i32,
+        words: i32, slope: f32,
     }
+    /// `bases` of sequences of `length`, sums in chunks of `chunk` bases.
+    ReconstructionParams { bases: i32, length: i32, words: i32, chunk: i32 }
+    /// Normal noise of one layer for `count` elements.
+    NoiseParams { seed: u64, stream: u32, count: i32 }
+    /// Latent variables `[batch,size]`.
+    LatentParams { batch: i32, size: i32 }
     /// `rows` x `columns`, cut into chunks of rows.
     Columns { rows: i32, columns: i32, chunk: i32 }
     /// Batch norm of `rows` x `columns`, statistics in `chunks` of `chunk` rows.

@@ -19,7 +19,7 @@ pub struct Saved<T: Real> {
 }
 
 /// `[B,L,4]`; N is all zeros.
-fn onehot<T: Real>(dna: &DnaBatch) -> Tensor<T> {
+pub fn onehot<T: Real>(dna: &DnaBatch) -> Tensor<T> {
     let mut values = vec![T::ZERO; dna.batch() * dna.length() * 4];
     for b in 0..dna.batch() {
         for (i, code) in dna.codes(b).into_iter().enumerate() {
@@ -78,9 +78,9 @@ pub fn forward<T: Real>(
     check("dna_conv", dna, spec, weight, &affine)?;
     let onehot = onehot(dna);
     let (before_relu, normalised) = match affine {
-        DnaAffine::Bias(bias) => (conv1d::forward(&onehot, weight, Some(bias), PLAIN)?, None),
+        DnaAffine::Bias(bias) => (conv1d::forward(&onehot, weight, Some(bias), None, PLAIN)?, None),
         DnaAffine::BatchNorm { gamma, beta, running_mean, running_var } => {
-            let conv = conv1d::forward(&onehot, weight, None, PLAIN)?;
+            let conv = conv1d::forward(&onehot, weight, None, None, PLAIN)?;
             let (out, statistics) = batch_norm::forward(&conv, gamma, beta, running_mean, running_var, norm(spec))?;
             (out, Some((conv, statistics)))
         }

@@ -16,6 +16,17 @@ pub fn relu_backward<T: Real>(out: &Tensor<T>, dout: &Tensor<T>) -> Result<Tenso
     Ok(tensor(dinp.collect(), out.shape()))
 }
 
+pub fn leaky_relu<T: Real>(inp: &Tensor<T>, slope: f32) -> Result<Tensor<T>> {
+    Ok(tensor(read(inp).into_iter().map(|x| x.leaky_relu(T::of(slope.into()))).collect(), inp.shape()))
+}
+
+pub fn leaky_relu_backward<T: Real>(out: &Tensor<T>, dout: &Tensor<T>, slope: f32) -> Result<Tensor<T>> {
+    dout.expect_shape("leaky_relu_backward", "dout", out.shape())?;
+    let slope = T::of(slope.into());
+    let dinp = read(out).into_iter().zip(read(dout)).map(|(y, dy)| if y > T::ZERO { dy } else { slope * dy });
+    Ok(tensor(dinp.collect(), out.shape()))
+}
+
 pub fn dropout<T: Real>(inp: &Tensor<T>, dropout: &Dropout, step: &Step) -> Result<Tensor<T>> {
     let (step, scale) = (step.read().philox_step, T::of(dropout.scale().into()));
     let out = read(inp).into_iter().zip(0..).map(|(x, e)| if dropout.keeps(step, e) { x * scale } else { T::ZERO });
@@ -63,6 +74,13 @@ pub fn swap_leading<T: Real>(inp: &Tensor<T>) -> Result<Tensor<T>> {
         }
     }
     Ok(tensor(out, &[b, a, channels]))
+}
+
+pub fn swap_trailing<T: Real>(inp: &Tensor<T>) -> Result<Tensor<T>> {
+    let [a, b, c] = inp.dims("swap_trailing")?;
+    let values = read(inp);
+    let places = (0..a).flat_map(|i| (0..c).flat_map(move |k| (0..b).map(move |j| (i * b + j) * c + k)));
+    Ok(tensor(places.map(|at| values[at]).collect(), &[a, c, b]))
 }
 
 pub fn position_sum<T: Real>(inp: &Tensor<T>) -> Result<Tensor<T>> {

@@ -2,6 +2,7 @@
 
 mod adam;
 mod attention;
+mod autoencoder;
 mod batch_norm;
 mod conv1d;
 mod dna_conv;
@@ -137,9 +138,10 @@ impl<T: Real> Backend for Reference<T> {
         inp: &Tensor<Self>,
         weight: &Tensor<Self>,
         bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
         spec: Conv1d,
     ) -> Result<Tensor<Self>> {
-        conv1d::forward(inp, weight, bias, spec)
+        conv1d::forward(inp, weight, bias, leaky, spec)
     }
     fn conv1d_backward_input(
         &self,
@@ -148,7 +150,7 @@ impl<T: Real> Backend for Reference<T> {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>> {
-        conv1d::backward_input(dout, weight, spec, length)
+        conv1d::transposed("conv1d_backward_input", dout, weight, None, None, spec, length)
     }
     fn conv1d_backward_weight(
         &self,
@@ -159,6 +161,37 @@ impl<T: Real> Backend for Reference<T> {
         dbias: Option<&Tensor<Self>>,
     ) -> Result<()> {
         conv1d::backward_weight(inp, dout, spec, dweight, dbias)
+    }
+    fn dna_conv1d(
+        &self,
+        dna: &Self::Dna,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+    ) -> Result<Tensor<Self>> {
+        conv1d::dna_forward(dna, weight, bias, leaky, spec)
+    }
+    fn dna_conv1d_backward_weight(
+        &self,
+        dna: &Self::Dna,
+        dout: &Tensor<Self>,
+        spec: Conv1d,
+        dweight: Option<&Tensor<Self>>,
+        dbias: Option<&Tensor<Self>>,
+    ) -> Result<()> {
+        conv1d::dna_backward_weight(dna, dout, spec, dweight, dbias)
+    }
+    fn conv_transpose1d(
+        &self,
+        inp: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        bias: Option<&Tensor<Self>>,
+        leaky: Option<f32>,
+        spec: Conv1d,
+        length: usize,
+    ) -> Result<Tensor<Self>> {
+        conv1d::transposed("conv_transpose1d", inp, weight, bias, leaky, spec, length)
     }
     fn batch_norm(
         &self,
@@ -263,6 +296,12 @@ impl<T: Real> Backend for Reference<T> {
     fn relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::relu_backward(out, dout)
     }
+    fn leaky_relu(&self, inp: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>> {
+        elementwise::leaky_relu(inp, slope)
+    }
+    fn leaky_relu_backward(&self, out: &Tensor<Self>, dout: &Tensor<Self>, slope: f32) -> Result<Tensor<Self>> {
+        elementwise::leaky_relu_backward(out, dout, slope)
+    }
     fn dropout(&self, inp: &Tensor<Self>, dropout: &Dropout, step: &Self::Step) -> Result<Tensor<Self>> {
         elementwise::dropout(inp, dropout, step)
     }
@@ -274,6 +313,9 @@ impl<T: Real> Backend for Reference<T> {
     }
     fn swap_leading(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::swap_leading(inp)
+    }
+    fn swap_trailing(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
+        elementwise::swap_trailing(inp)
     }
     fn position_sum(&self, inp: &Tensor<Self>) -> Result<Tensor<Self>> {
         elementwise::position_sum(inp)
@@ -320,6 +362,46 @@ impl<T: Real> Backend for Reference<T> {
     }
     fn l2_penalty(&self, params: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
         adam::l2_penalty(params, ranges)
+    }
+    fn reconstruction(&self, recon: &Tensor<Self>, dna: &Self::Dna) -> Result<Tensor<Self>> {
+        autoencoder::reconstruction(recon, dna)
+    }
+    fn reconstruction_backward(
+        &self,
+        recon: &Tensor<Self>,
+        dna: &Self::Dna,
+        dsquares: &Tensor<Self>,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::reconstruction_backward(recon, dna, dsquares)
+    }
+    fn sample_normal(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::sample_normal(mean, log_variance, noise, step)
+    }
+    fn sample_normal_backward(
+        &self,
+        log_variance: &Tensor<Self>,
+        dout: &Tensor<Self>,
+        noise: &Noise,
+        step: &Self::Step,
+    ) -> Result<Tensor<Self>> {
+        autoencoder::sample_normal_backward(log_variance, dout, noise, step)
+    }
+    fn kl_divergence(&self, mean: &Tensor<Self>, log_variance: &Tensor<Self>) -> Result<Tensor<Self>> {
+        autoencoder::kl_divergence(mean, log_variance)
+    }
+    fn kl_divergence_backward(
+        &self,
+        mean: &Tensor<Self>,
+        log_variance: &Tensor<Self>,
+        dkl: &Tensor<Self>,
+    ) -> Result<(Tensor<Self>, Tensor<Self>)> {
+        autoencoder::kl_divergence_backward(mean, log_variance, dkl)
     }
     fn finish_gradients(&self, params: &Tensor<Self>, grads: &Tensor<Self>, ranges: &[Range]) -> Result<Tensor<Self>> {
         adam::finish_gradients(params, grads, ranges)

@@ -53,6 +53,10 @@ pub trait Real:
     fn relu(self) -> Self {
         if self < Self::ZERO { Self::ZERO } else { self }
     }
+    /// `x` where it is positive or NaN, else `slope * x`.
+    fn leaky_relu(self, slope: Self) -> Self {
+        if self <= Self::ZERO { slope * self } else { self }
+    }
     /// The larger of the two; NaN wins.
     fn or_larger(self, other: Self) -> Self {
         if other > self || other.f64().is_nan() { other } else { self }

@@ -46,6 +46,7 @@ layer!(attention, check_attention);
 layer!(batchnorm, check_batch_norm);
 layer!(bilstm, check_bilstm);
 layer!(conv1d, check_conv1d);
+layer!(conv_transpose1d, check_conv_transpose1d);
 layer!(linear, check_linear);
 layer!(maxpool1d, check_max_pool);
 layer!(misc, check_misc);
@@ -67,7 +68,7 @@ fn check_conv1d<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<
     let spec = Conv1d { stride: case.size("stride"), padding: case.size("pad") };
     let (x, w) = (up(b, &case.get("x").swap_last())?, up(b, case.get("w"))?);
     let bias = case.try_get("b").map(|bias| up(b, bias)).transpose()?;
-    let out = b.conv1d(&x, &w, bias.as_ref(), spec)?;
+    let out = b.conv1d(&x, &w, bias.as_ref(), None, spec)?;
     judge.output(&format!("{}.y", case.name), &out, &case.get("y").swap_last());
     let dout = up(b, &case.get("gy").swap_last())?;
     let dw = b.zeros(w.shape())?;
@@ -90,6 +91,34 @@ fn check_conv1d<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<
         expected.values.iter_mut().for_each(|y| *y = y.max(0.0));
         judge.output(&format!("{}.y from codes", case.name), &out, &expected);
     }
+    if let Some(codes) = case.try_get("codes") {
+        let dna = b.upload_dna(&DnaBatch::from_codes(&codes.codes(), codes.shape[0], codes.shape[1]))?;
+        let out = b.dna_conv1d(&dna, &w, bias_of(b, case)?.as_ref(), None, spec)?;
+        judge.output(&format!("{}.y by dna_conv1d", case.name), &out, &case.get("y").swap_last());
+        let dw = b.zeros(w.shape())?;
+        b.dna_conv1d_backward_weight(&dna, &dout, spec, Some(&dw), None)?;
+        judge.gradient(&format!("{}.gw by dna_conv1d", case.name), &dw, case.get("gw"));
+    }
+    Ok(true)
+}
+
+fn bias_of<B: Backend>(b: &B, case: &Case) -> Result<Option<Tensor<B>>> {
+    case.try_get("b").map(|bias| up(b, bias)).transpose()
+}
+
+fn check_conv_transpose1d<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<bool> {
+    let spec = Conv1d { stride: case.size("stride"), padding: case.size("pad") };
+    let (x, w, bias) = (up(b, &case.get("x").swap_last())?, up(b, case.get("w"))?, up(b, case.get("b"))?);
+    let y = case.get("y").swap_last();
+    judge.output(&format!("{}.y", case.name), &b.conv_transpose1d(&x, &w, Some(&bias), None, spec, y.shape[1])?, &y);
+    let dout = up(b, &case.get("gy").swap_last())?;
+    let (dw, db) = (b.zeros(w.shape())?, b.zeros(bias.shape())?);
+    b.conv1d_backward_weight(&dout, &x, spec, Some(&dw), None)?;
+    b.linear_backward_weight(&dout, &dout, None, Some(&db))?;
+    let dx = b.conv1d(&dout, &w, None, None, spec)?;
+    judge.gradient(&format!("{}.gx", case.name), &dx, &case.get("gx").swap_last());
+    judge.gradient(&format!("{}.gw", case.name), &dw, case.get("gw"));
+    judge.gradient(&format!("{}.gb", case.name), &db, case.get("gb"));
     Ok(true)
 }
 
@@ -233,6 +262,14 @@ fn check_misc<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<bo
         "cross_entropy" => check_cross_entropy(b, case, judge),
         "bce_with_logits" => check_bce(b, case, judge),
         "adam" => check_adam(b, case, judge),
+        "leaky_relu" => {
+            let slope = case.number("slope") as f32;
+            let out = b.leaky_relu(&up(b, case.get("x"))?, slope)?;
+            judge.output(&format!("{}.y", case.name), &out, case.get("y"));
+            let dx = b.leaky_relu_backward(&out, &up(b, case.get("gy"))?, slope)?;
+            judge.gradient(&format!("{}.gx", case.name), &dx, case.get("gx"));
+            Ok(true)
+        }
         _ => Ok(false),
     }
 }

@@ -24,7 +24,8 @@ macro_rules! for_each_golden_backend {
 use for_each_golden_backend;
 
 /// Layer files that are checked, by the part of their name between `layer_` and the extension.
-const LAYERS: [&str; 7] = ["attention", "batchnorm", "bilstm", "conv1d", "linear", "maxpool1d", "misc"];
+const LAYERS: [&str; 8] =
+    ["attention", "batchnorm", "bilstm", "conv1d", "conv_transpose1d", "linear", "maxpool1d", "misc"];
 
 #[test]
 fn every_file_is_checked_or_named() {
