@@ -6,6 +6,7 @@ pub mod attribution;
 pub mod filters;
 pub mod interactions;
 pub mod knockout;
+pub mod latent;
 pub mod mutate;
 pub mod npz;
 pub mod pairs;

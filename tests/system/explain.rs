@@ -322,7 +322,7 @@ fn a_network_that_mixes_its_batch_has_nothing_to_explain_about_a_pair_but_its_fi
 fn usage_errors_and_help() {
     let run = run_with(&[]);
     let path = run.path.to_str().unwrap();
-    for command in ["attributions", "mutate", "variants", "filters", "attention", "interactions"] {
+    for command in ["attributions", "mutate", "variants", "filters", "attention", "interactions", "latent"] {
         program(&["explain", command, "--help"]).assert().success().stdout(contains("Example"));
     }
     for (args, word) in [
