@@ -197,7 +197,7 @@ pub trait Model {
         _tape: &mut Tape<B>,
         _parameters: &Bound<'_, B>,
         _positions: &[f32],
-    ) -> Result<Option<Kept>> {
+    ) -> Result<Option<Kept<B>>> {
         Ok(None)
     }
     /// [`Model::from_positions`] of copies that differ from the kept sample in a few positions: recurrent layers run over
@@ -207,7 +207,7 @@ pub trait Model {
         &self,
         _tape: &mut Tape<B>,
         _parameters: &Bound<'_, B>,
-        _kept: &Kept,
+        _kept: &Kept<B>,
         _changed: &Changed,
         _margin: usize,
         _labels: &Tensor<B>,
@@ -347,14 +347,14 @@ impl Model for Network {
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
         positions: &[f32],
-    ) -> Result<Option<Kept>> {
+    ) -> Result<Option<Kept<B>>> {
         each!(self, m => m.keep(tape, parameters, positions))
     }
     fn from_changed<B: Backend>(
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
-        kept: &Kept,
+        kept: &Kept<B>,
         changed: &Changed,
         margin: usize,
         labels: &Tensor<B>,
