@@ -110,16 +110,16 @@ FI, KE, U, Z = E.values()
 STAGES = [[n, -(-n // 2), -(-n // 4), -(-n // 8)] for n in LENGTHS]
 FLAT = FI * (STAGES[0][3] + STAGES[1][3])
 for side in ("enhancer", "promoter"):
-    for stage, inputs in zip((0, 2, 4), (4, FI, FI)):
-        tensor(f"encoder_conv_{side}.{stage}.weight", FI, inputs, KE)
+    for stage, size in zip((0, 2, 4), (4, FI, FI)):
+        tensor(f"encoder_conv_{side}.{stage}.weight", FI, size, KE)
         tensor(f"encoder_conv_{side}.{stage}.bias", FI)
     for stage, outputs in zip((0, 2, 4), (FI, FI, 4)):
         tensor(f"decoder_conv_{side}.{stage}.weight", FI, outputs, KE)
         tensor(f"decoder_conv_{side}.{stage}.bias", outputs)
-for name, outputs, inputs in (("encoder_linear.0", U, FLAT), ("encoder_linear.2", Z, U), ("decoder_linear.0", U, Z),
+for name, rows, size in (("encoder_linear.0", U, FLAT), ("encoder_linear.2", Z, U), ("decoder_linear.0", U, Z),
                               ("decoder_linear.2", FLAT, U), ("head", 2, Z)):
-    tensor(f"{name}.weight", outputs, inputs)
-    tensor(f"{name}.bias", outputs)
+    tensor(f"{name}.weight", rows, size)
+    tensor(f"{name}.bias", rows)
 
 
 def linear(name, x):
