@@ -84,7 +84,7 @@ pub struct Check {
 /// change among them; exact when none does, or when the network has nothing to reuse on this device.
 pub fn choose_reuse<B: Backend>(
     scorer: &Scorer<'_, B>,
-    base: &Base,
+    base: &Base<B>,
     edits: &[Edit],
     tolerance: f32,
 ) -> Result<(Reuse, Check)> {
@@ -164,7 +164,7 @@ impl Partial {
 /// Scores all edits, going on behind those that are `done`; `tick` is told how many there are.
 pub fn run<B: Backend>(
     scorer: &Scorer<'_, B>,
-    base: &Base,
+    base: &Base<B>,
     edits: &[Edit],
     reuse: Reuse,
     (partial, done): (&mut Partial, Vec<Score>),
@@ -183,7 +183,13 @@ pub fn run<B: Backend>(
 }
 
 /// One line an edit: where, what, and what it does to the score.
-pub fn write_table(path: &Path, place: &Place, base: &Base, edits: &[Edit], scores: &[Score]) -> Result<()> {
+pub fn write_table<B: Backend>(
+    path: &Path,
+    place: &Place,
+    base: &Base<B>,
+    edits: &[Edit],
+    scores: &[Score],
+) -> Result<()> {
     write_atomically(path, |out| {
         writeln!(
             out,
@@ -211,7 +217,7 @@ pub fn write_table(path: &Path, place: &Place, base: &Base, edits: &[Edit], scor
 }
 
 /// Changes of the log odds by single bases, `[L,4]` per side; 0 where nothing was changed.
-pub fn base_changes(base: &Base, edits: &[Edit], scores: &[Score]) -> [Vec<f32>; 2] {
+pub fn base_changes<B: Backend>(base: &Base<B>, edits: &[Edit], scores: &[Score]) -> [Vec<f32>; 2] {
     let mut changes = [0, 1].map(|side| vec![0.0; 4 * base.windows.codes[side].len()]);
     for (edit, score) in edits.iter().zip(scores).filter(|(e, _)| kind(e) == "base") {
         changes[edit.side][4 * edit.start + usize::from(edit.inserted[0])] = score.log_odds - base.score.log_odds;
@@ -220,7 +226,7 @@ pub fn base_changes(base: &Base, edits: &[Edit], scores: &[Score]) -> [Vec<f32>;
 }
 
 /// Adds `row<N>_<side>_change` `[L,4]` and `row<N>_<side>_codes` `[L]`.
-pub fn write_arrays(npz: &mut Npz, place: &Place, base: &Base, changes: &[Vec<f32>; 2]) -> Result<()> {
+pub fn write_arrays<B: Backend>(npz: &mut Npz, place: &Place, base: &Base<B>, changes: &[Vec<f32>; 2]) -> Result<()> {
     for side in 0..2 {
         let (codes, name) = (&base.windows.codes[side], format!("row{}_{}", place.row, SIDES[side]));
         npz.add(&format!("{name}_change"), &[codes.len(), 4], &changes[side])?;
@@ -230,7 +236,7 @@ pub fn write_arrays(npz: &mut Npz, place: &Place, base: &Base, changes: &[Vec<f3
 }
 
 /// A heat map of every base, and the most sensitive stretch as letters as tall as the mean loss when they change.
-pub fn draw_bases(place: &Place, base: &Base, changes: &[Vec<f32>; 2]) -> String {
+pub fn draw_bases<B: Backend>(place: &Place, base: &Base<B>, changes: &[Vec<f32>; 2]) -> String {
     let mut svg = Svg::new();
     let limit = changes.iter().flatten().fold(0.0f32, |m, c| m.max(c.abs()));
     svg.text(

@@ -65,20 +65,20 @@ impl Edit {
 }
 
 /// A pair whose edited copies are to be scored: its score, and its pooled positions where the network has them.
-pub struct Base {
+pub struct Base<B: Backend> {
     pub windows: Windows,
     pub score: Score,
-    positions: Option<Positions>,
+    positions: Option<Positions<B>>,
 }
 
 /// Pooled activations `[T,C]`, enhancer first.
-struct Positions {
+struct Positions<B: Backend> {
     conv: DnaConv,
     rows: Vec<f32>,
     channels: usize,
     /// Positions of the enhancer and of the promoter.
     counts: [usize; 2],
-    kept: Option<Kept>,
+    kept: Option<Kept<B>>,
 }
 
 /// How edited copies are scored.
@@ -165,7 +165,7 @@ impl<'a, B: Backend> Scorer<'a, B> {
     }
 
     /// Prepares a pair for edits.
-    pub fn base(&self, windows: Windows) -> Result<Base> {
+    pub fn base(&self, windows: Windows) -> Result<Base<B>> {
         let score = self.score(&[[&windows.codes[0], &windows.codes[1]]])?[0];
         let Some(conv) = self.model.first_convolution() else { return Ok(Base { windows, score, positions: None }) };
         let (mut rows, mut counts, mut channels) = (Vec::new(), [0; 2], 0);
@@ -188,7 +188,7 @@ impl<'a, B: Backend> Scorer<'a, B> {
     }
 
     /// Scores of edited copies, in the order of `edits`; at most a batch at a time is in memory.
-    pub fn edited(&self, base: &Base, edits: &[Edit], reuse: Reuse) -> Result<Vec<Score>> {
+    pub fn edited(&self, base: &Base<B>, edits: &[Edit], reuse: Reuse) -> Result<Vec<Score>> {
         let mut scores = Vec::with_capacity(edits.len());
         let mut rest = edits;
         while let Some(first) = rest.first() {
@@ -204,13 +204,13 @@ impl<'a, B: Backend> Scorer<'a, B> {
         Ok(scores)
     }
     /// Whether [`Reuse::Margin`] means anything here, and for how many positions.
-    pub fn can_reuse(&self, base: &Base) -> Option<usize> {
+    pub fn can_reuse(&self, base: &Base<B>) -> Option<usize> {
         let positions = base.positions.as_ref().filter(|p| p.kept.is_some())?;
         Some(positions.counts.iter().sum())
     }
 
     /// Whole windows through the whole network.
-    fn anew(&self, base: &Base, edits: &[Edit]) -> Result<Vec<Score>> {
+    fn anew(&self, base: &Base<B>, edits: &[Edit]) -> Result<Vec<Score>> {
         let edited: Vec<Vec<u8>> = edits.iter().map(|e| e.apply(&base.windows)).collect();
         let pair = |(e, codes): (&Edit, &'_ Vec<u8>)| -> [Vec<u8>; 2] {
             let mut pair = base.windows.codes.clone();
@@ -224,7 +224,7 @@ impl<'a, B: Backend> Scorer<'a, B> {
 
     /// Edits of one side that move nothing: the convolution runs over what it can see of them, copies whose pooled
     /// activations do not change keep the score, the others run through the rest of the network.
-    fn in_place(&self, base: &Base, positions: &Positions, edits: &[Edit], reuse: Reuse) -> Result<Vec<Score>> {
+    fn in_place(&self, base: &Base<B>, positions: &Positions<B>, edits: &[Edit], reuse: Reuse) -> Result<Vec<Score>> {
         let (side, DnaConv { kernel, pool, .. }) = (edits[0].side, positions.conv);
         let (count, channels) = (positions.counts[side], positions.channels);
         let longest = edits.iter().map(|e| e.removed).max().unwrap_or(0).max(1);

@@ -87,12 +87,14 @@ impl Vcf {
     }
     /// The next record.
     pub fn next_record(&mut self) -> Result<Option<Record>> {
-        let Some(line) = self.lines.next_line()? else { return Ok(None) };
-        let line = line.to_string();
+        let line = loop {
+            match self.lines.next_line()? {
+                None => return Ok(None),
+                Some("") => {}
+                Some(line) => break line.to_string(),
+            }
+        };
         let number = self.lines.number();
-        if line.is_empty() {
-            return self.next_record();
-        }
         let bad = |message: String| Error::input(&self.path, number, message);
         let fields: Vec<&str> = line.splitn(9, '\t').collect();
         let [contig, position, id, reference, alternatives, ..] = fields[..] else {

@@ -1,5 +1,7 @@
 //! Copies of one sample that differ at a few positions: what they share is computed once.
 
+use std::cell::RefCell;
+
 use super::Output;
 use super::epsat::Epsat;
 use crate::autograd::{Tape, Var};
@@ -7,14 +9,32 @@ use crate::backend::{Backend, Gate, LstmWeights, Tensor};
 use crate::error::Result;
 use crate::nn::Bound;
 
-/// Hidden values of the unchanged sample, on the host.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// Joined positions `[T,C]`, then the output `[T,2H]` of every LSTM layer.
+/// Hidden values of the unchanged sample.
+pub struct Kept<B: Backend> {
+    /// Joined positions `[T,C]`, then the output `[T,2H]` of every LSTM layer, on the host.
     layers: Vec<Vec<f32>>,
     /// Queries, keys and values `[T,3*heads*D]`.
-    qkv: Vec<f32>,
+    qkv: Tensor<B>,
+    /// The same for so many copies `[B,T,3*heads*D]`; changed rows are put in and taken out again.
+    copies: RefCell<Option<Tensor<B>>>,
     time: usize,
+}
+
+impl<B: Backend> Kept<B> {
+    /// Unchanged queries, keys and values of `n` copies.
+    fn unchanged(&self, backend: &B, n: usize) -> Result<Tensor<B>> {
+        let (mut held, width) = (self.copies.borrow_mut(), self.qkv.len() / self.time);
+        let shape = [n, self.time, width];
+        if let Some(tensor) = held.as_ref().filter(|t| t.shape()[0] >= n) {
+            return tensor.view(0, &shape);
+        }
+        let tensor = backend.zeros(&shape)?;
+        for b in 0..n {
+            backend.copy(&tensor.view(b * self.qkv.len(), self.qkv.shape())?, &self.qkv)?;
+        }
+        *held = Some(tensor.clone());
+        Ok(tensor)
+    }
 }
 
 /// Which positions of each copy changed, and into what.
@@ -55,7 +75,7 @@ impl Epsat {
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
         positions: &[f32],
-    ) -> Result<Kept> {
+    ) -> Result<Kept<B>> {
         let channels = self.channels();
         let (backend, time) = (tape.backend().clone(), positions.len() / channels);
         let mut x = backend.from_f32(positions, &[1, time, channels])?;
@@ -66,7 +86,8 @@ impl Epsat {
             layers.push(backend.to_f32(&x)?);
         }
         let qkv = self.qkv(tape, parameters, &Var::constant(x))?;
-        Ok(Kept { layers, qkv: backend.to_f32(qkv.value())?, time })
+        let qkv = qkv.value().reshape(&[time, qkv.value().len() / time])?;
+        Ok(Kept { layers, qkv, copies: RefCell::new(None), time })
     }
 
     /// See [`Model::from_changed`]. A layer runs over its window for the copies and for the unchanged sample alike; what is
@@ -75,7 +96,7 @@ impl Epsat {
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
-        kept: &Kept,
+        kept: &Kept<B>,
         changed: &Changed,
         margin: usize,
         labels: &Tensor<B>,
@@ -114,16 +135,17 @@ impl Epsat {
         add(&mut hidden, &difference, width, copies, (from, to), (from, to));
         let hidden = Var::constant(backend.from_f32(&hidden, &[copies, to - from, width])?);
         let fresh = self.qkv(tape, parameters, &hidden)?;
-        let fresh = backend.to_f32(fresh.value())?;
-        let width = kept.qkv.len() / kept.time;
-        let mut qkv = Vec::with_capacity(copies * kept.qkv.len());
-        for copy in fresh.chunks_exact((to - from) * width) {
-            qkv.extend_from_slice(&kept.qkv[..from * width]);
-            qkv.extend_from_slice(copy);
-            qkv.extend_from_slice(&kept.qkv[to * width..]);
+        let (rows, width) = (to - from, kept.qkv.len() / kept.time);
+        let qkv = kept.unchanged(&backend, copies)?;
+        let place = |b: usize| qkv.view((b * kept.time + from) * width, &[rows, width]);
+        for b in 0..copies {
+            backend.copy(&place(b)?, &fresh.value().view(b * rows * width, &[rows, width])?)?;
         }
-        let qkv = Var::constant(backend.from_f32(&qkv, &[copies, kept.time, width])?);
-        self.from_qkv(tape, parameters, &qkv, labels, weights)
+        let output = self.from_qkv(tape, parameters, &Var::constant(qkv.clone()), labels, weights);
+        for b in 0..copies {
+            backend.copy(&place(b)?, &kept.qkv.view(from * width, &[rows, width])?)?;
+        }
+        output
     }
 }
 

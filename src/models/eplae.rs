@@ -1,6 +1,6 @@
 //! EPLAE: a convolutional autoencoder of both elements with a classifier on its code, plain or variational.
 
-use super::{DeviceBatch, LayerSummary, Model, Output, total_loss};
+use super::{DeviceBatch, LayerSummary, Model, Output, SideInput, total_loss};
 use crate::autograd::ops::{
     class_loss, concat_length, conv_transpose1d, conv1d, dna_conv1d, flatten_channels, kl_divergence, leaky_relu,
     linear, sample_normal, split_length, squared_error, unflatten_channels, weighted_sum,
@@ -58,18 +58,53 @@ impl Eplae {
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
         branch: usize,
-        dna: &B::Dna,
+        input: SideInput<'_, B>,
     ) -> Result<Var<B>> {
         let (leaky, spec, mut out) = (Some(self.config.slope), self.spec(), None);
         for stage in STAGES {
             let name = |part: &str| format!("encoder_conv_{}.{stage}.{part}", BRANCHES[branch]);
             let (weight, bias) = (parameters.var(tape, &name("weight"))?, parameters.var(tape, &name("bias"))?);
-            out = Some(match &out {
-                None => dna_conv1d(tape, dna, &weight, &bias, leaky, spec)?,
-                Some(inp) => conv1d(tape, inp, &weight, Some(&bias), leaky, spec)?,
+            out = Some(match (&out, &input) {
+                (None, SideInput::Dna(dna)) => dna_conv1d(tape, dna, &weight, &bias, leaky, spec)?,
+                (None, SideInput::Soft(inp)) => conv1d(tape, inp, &weight, Some(&bias), leaky, spec)?,
+                (Some(inp), _) => conv1d(tape, inp, &weight, Some(&bias), leaky, spec)?,
             });
         }
         Ok(out.expect("there are stages"))
+    }
+    /// The hidden layer that the code is read from.
+    fn hidden<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        let enhancer = self.encode(tape, parameters, 0, batch.input(0))?;
+        let promoter = self.encode(tape, parameters, 1, batch.input(1))?;
+        let encoded = concat_length(tape, &[&enhancer, &promoter])?; // [B,T,F]
+        drop((enhancer, promoter));
+        tape.name("encoded", &encoded);
+        let flat = flatten_channels(tape, &encoded)?;
+        let hidden = self.linear(tape, parameters, "encoder_linear.0", &flat)?;
+        leaky_relu(tape, &hidden, self.config.slope)
+    }
+    /// Both windows `[B,L,4]` from a code.
+    fn windows<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        code: &Var<B>,
+        lengths: [usize; 2],
+    ) -> Result<[Var<B>; 2]> {
+        let hidden = self.linear(tape, parameters, "decoder_linear.0", code)?;
+        let hidden = leaky_relu(tape, &hidden, self.config.slope)?;
+        let grid = self.linear(tape, parameters, "decoder_linear.2", &hidden)?;
+        let grid = unflatten_channels(tape, &grid, self.config.filters)?; // [B,T,F]
+        let parts = split_length(tape, &grid, lengths.map(|length| stages(length)[3]))?;
+        drop(grid);
+        let [enhancer, promoter] = parts;
+        let enhancer = self.decode(tape, parameters, 0, enhancer, lengths[0])?;
+        Ok([enhancer, self.decode(tape, parameters, 1, promoter, lengths[1])?])
     }
     /// `[B,C,F] → [B,L,4]`
     fn decode<B: Backend>(
@@ -225,14 +260,7 @@ impl Model for Eplae {
     ) -> Result<Output<B>> {
         let c = &self.config;
         let dna = [&batch.enhancer, &batch.promoter];
-        let enhancer = self.encode(tape, parameters, 0, dna[0])?;
-        let promoter = self.encode(tape, parameters, 1, dna[1])?;
-        let encoded = concat_length(tape, &[&enhancer, &promoter])?; // [B,T,F]
-        drop((enhancer, promoter));
-        tape.name("encoded", &encoded);
-        let flat = flatten_channels(tape, &encoded)?;
-        let hidden = self.linear(tape, parameters, "encoder_linear.0", &flat)?;
-        let hidden = leaky_relu(tape, &hidden, c.slope)?;
+        let hidden = self.hidden(tape, parameters, batch)?;
         let mean = self.linear(tape, parameters, "encoder_linear.2", &hidden)?;
         let log_variance = match self.variational() {
             true => Some(self.linear(tape, parameters, "encoder_log_variance", &hidden)?),
@@ -249,17 +277,12 @@ impl Model for Eplae {
 
         // A classifier on a code that is not trained needs no decoder, but whoever evaluates wants to know what the code is worth.
         let mut error = None;
-        if self.objective != Objective::Classification || !tape.train() {
-            let hidden = self.linear(tape, parameters, "decoder_linear.0", &z)?;
-            let hidden = leaky_relu(tape, &hidden, c.slope)?;
-            let grid = self.linear(tape, parameters, "decoder_linear.2", &hidden)?;
-            let grid = unflatten_channels(tape, &grid, c.filters)?; // [B,T,F]
-            let parts = split_length(tape, &grid, batch.lengths.map(|length| stages(length)[3]))?;
-            drop(grid);
+        let wanted = self.objective != Objective::Classification || !tape.train();
+        // Soft windows have no sequence to be held against.
+        if wanted && batch.soft.is_none() {
             let (mut squares, mut quality) = (Vec::new(), Vec::new());
-            for (branch, part) in parts.into_iter().enumerate() {
-                let recon = self.decode(tape, parameters, branch, part, batch.lengths[branch])?;
-                let (square, found) = squared_error(tape, &recon, dna[branch])?;
+            for (branch, recon) in self.windows(tape, parameters, &z, batch.lengths)?.iter().enumerate() {
+                let (square, found) = squared_error(tape, recon, dna[branch])?;
                 squares.push(square);
                 quality.push(found);
             }
@@ -283,6 +306,31 @@ impl Model for Eplae {
         let (loss, terms) = total_loss(tape, parameters, &terms)?;
         let reconstruction = error.map(|(_, quality)| quality);
         Ok(Output { loss, logits, probabilities, terms, reconstruction })
+    }
+
+    fn soft_windows(&self) -> bool {
+        true
+    }
+
+    fn code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        let hidden = self.hidden(tape, parameters, batch)?;
+        self.linear(tape, parameters, "encoder_linear.2", &hidden)
+    }
+
+    fn from_code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        code: &Var<B>,
+        lengths: [usize; 2],
+    ) -> Result<(Var<B>, [Var<B>; 2])> {
+        let logits = self.linear(tape, parameters, "head", code)?;
+        Ok((logits, self.windows(tape, parameters, code, lengths)?))
     }
 
     fn part<'a>(&self, tensor: &'a str) -> &'a str {

@@ -314,7 +314,7 @@ impl Model for Epsat {
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
         positions: &[f32],
-    ) -> Result<Option<Kept>> {
+    ) -> Result<Option<Kept<B>>> {
         self.scores_samples_alone().then(|| self.keep_states(tape, parameters, positions)).transpose()
     }
 
@@ -322,7 +322,7 @@ impl Model for Epsat {
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
-        kept: &Kept,
+        kept: &Kept<B>,
         changed: &Changed,
         margin: usize,
         labels: &Tensor<B>,

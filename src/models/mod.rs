@@ -197,7 +197,7 @@ pub trait Model {
         _tape: &mut Tape<B>,
         _parameters: &Bound<'_, B>,
         _positions: &[f32],
-    ) -> Result<Option<Kept>> {
+    ) -> Result<Option<Kept<B>>> {
         Ok(None)
     }
     /// [`Model::from_positions`] of copies that differ from the kept sample in a few positions: recurrent layers run over
@@ -207,13 +207,32 @@ pub trait Model {
         &self,
         _tape: &mut Tape<B>,
         _parameters: &Bound<'_, B>,
-        _kept: &Kept,
+        _kept: &Kept<B>,
         _changed: &Changed,
         _margin: usize,
         _labels: &Tensor<B>,
         _weights: &Tensor<B>,
     ) -> Result<Output<B>> {
         Err(not_offered(self.name(), "from_changed"))
+    }
+    /// The code `[B,D]` of the windows of a batch, for autoencoders.
+    fn code<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        Err(not_offered(self.name(), "code"))
+    }
+    /// Class logits of codes `[B,D]`, and the windows `[B,L,4]` of these lengths that they stand for.
+    fn from_code<B: Backend>(
+        &self,
+        _tape: &mut Tape<B>,
+        _parameters: &Bound<'_, B>,
+        _code: &Var<B>,
+        _lengths: [usize; 2],
+    ) -> Result<(Var<B>, [Var<B>; 2])> {
+        Err(not_offered(self.name(), "from_code"))
     }
     /// The self-attention over positions, for networks that name its input `qkv` on the tape.
     fn attention(&self) -> Option<Attention> {
@@ -328,20 +347,37 @@ impl Model for Network {
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
         positions: &[f32],
-    ) -> Result<Option<Kept>> {
+    ) -> Result<Option<Kept<B>>> {
         each!(self, m => m.keep(tape, parameters, positions))
     }
     fn from_changed<B: Backend>(
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
-        kept: &Kept,
+        kept: &Kept<B>,
         changed: &Changed,
         margin: usize,
         labels: &Tensor<B>,
         weights: &Tensor<B>,
     ) -> Result<Output<B>> {
         each!(self, m => m.from_changed(tape, parameters, kept, changed, margin, labels, weights))
+    }
+    fn code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        batch: &DeviceBatch<B>,
+    ) -> Result<Var<B>> {
+        each!(self, m => m.code(tape, parameters, batch))
+    }
+    fn from_code<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        code: &Var<B>,
+        lengths: [usize; 2],
+    ) -> Result<(Var<B>, [Var<B>; 2])> {
+        each!(self, m => m.from_code(tape, parameters, code, lengths))
     }
     fn attention(&self) -> Option<Attention> {
         each!(self, m => m.attention())

@@ -4,7 +4,7 @@ use epi_engine::Result;
 use epi_engine::autograd::{Tape, Var};
 use epi_engine::backend::reference::Reference;
 use epi_engine::backend::{Backend, DnaBatch};
-use epi_engine::config::{EpsatConfig, ModelConfig, SpeidConfig};
+use epi_engine::config::{EplaeConfig, EpsatConfig, ModelConfig, SpeidConfig};
 use epi_engine::models::{DeviceBatch, Model, Network};
 use epi_engine::nn::Parameters;
 use epi_engine::rng::Stream;
@@ -12,7 +12,7 @@ use epi_engine::rng::Stream;
 const BATCH: usize = 3;
 const LENGTHS: [usize; 2] = [61, 47];
 
-fn configs() -> [ModelConfig; 2] {
+fn configs() -> [ModelConfig; 3] {
     let epsat = EpsatConfig {
         kernels: 6,
         kernel_size: 5,
@@ -25,7 +25,8 @@ fn configs() -> [ModelConfig; 2] {
         ..EpsatConfig::default()
     };
     let speid = SpeidConfig { kernels: 6, kernel_size: 5, pool: 4, hidden: 3, dense: 5, ..SpeidConfig::default() };
-    [ModelConfig::Epsat(epsat), ModelConfig::Speid(speid)]
+    let eplae = EplaeConfig { filters: 5, kernel_size: 5, units: 7, latent: 4, ..EplaeConfig::default() };
+    [ModelConfig::Epsat(epsat), ModelConfig::Speid(speid), ModelConfig::Eplae(eplae)]
 }
 
 /// A network whose batch norm and convolution are far from their initial values.

@@ -322,7 +322,7 @@ fn a_network_that_mixes_its_batch_has_nothing_to_explain_about_a_pair_but_its_fi
 fn usage_errors_and_help() {
     let run = run_with(&[]);
     let path = run.path.to_str().unwrap();
-    for command in ["attributions", "mutate", "variants", "filters", "attention", "interactions"] {
+    for command in ["attributions", "mutate", "variants", "filters", "attention", "interactions", "latent"] {
         program(&["explain", command, "--help"]).assert().success().stdout(contains("Example"));
     }
     for (args, word) in [
@@ -379,11 +379,48 @@ fn every_network_takes_part_in_what_it_can() {
         assert!((sum - difference).abs() < 0.05 * difference.abs() + 1e-3, "{}: {pair}", tiny.preset);
         explain(&run, "mutate", &["--rows", "4", "--side", "promoter"]);
         assert_eq!(text(&run, "mutate-row4.tsv").lines().count(), 1 + 3 * LENGTHS[1], "{}", tiny.preset);
-        explain(&run, "filters", &["--part", "all"]);
-        if tiny.preset != "epsat" {
-            let path = run.path.to_str().unwrap();
-            let command = ["explain", "attention", path, "--rows", "4", "--device", "cpu"];
-            program(&command).assert().code(1).stderr(contains("no attention layer"));
+        let path = run.path.to_str().unwrap();
+        let refused = |args: &[&str], words: &str| {
+            let args = [&["explain", args[0], path, "--device", "cpu"], &args[1..]].concat();
+            program(&args).assert().code(1).stderr(contains(words));
+        };
+        if tiny.preset == "epsat" {
+            refused(&["latent"], "has no code");
+        } else {
+            refused(&["attention", "--rows", "4"], "no attention layer");
+        }
+        if tiny.preset.starts_with("eplae") {
+            refused(&["filters"], "does not begin with a convolution");
+        } else {
+            explain(&run, "filters", &["--part", "all"]);
         }
     }
+}
+
+#[test]
+fn the_latent_space_is_mapped_walked_and_projected_back() {
+    let tiny = TINY.iter().find(|t| t.preset == "eplae").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (data, path) = (tiny_file(folder.path(), 160), folder.path().join("run"));
+    train_tiny(tiny, &data, &path, &[]).assert().success();
+    let run = Run { _folder: folder, path, data };
+    let found = explain(&run, "latent", &["--part", "all", "--rows", "1,2", "--copies", "60"]);
+    let samples = text(&run, "latent.tsv");
+    assert_eq!(rows(&samples).len(), 160);
+    for r in rows(&samples) {
+        let [first, second, odds] = [7, 8, 9].map(|i| r[i].parse::<f64>().unwrap());
+        assert!((second - first - odds).abs() < 1e-4, "{r:?}");
+    }
+    for key in ["input_variance", "latent_variance"] {
+        let shares: Vec<f64> = found[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert!(shares[0] >= shares[1] && shares.iter().sum::<f64>() <= 1.0 + 1e-6, "{key}: {shares:?}");
+    }
+    let walk = text(&run, "latent-traversal.tsv");
+    let odds: Vec<f64> = rows(&walk).iter().filter(|r| r[0] == "1").map(|r| r[2].parse().unwrap()).collect();
+    assert!(odds.len() == 7 && odds.windows(2).all(|w| w[1] > w[0]), "the direction is that of interaction: {odds:?}");
+    for pair in found["pairs"].as_array().unwrap() {
+        assert!(pair["agreement"].as_f64().unwrap() > 0.5, "derivatives and mutagenesis disagree: {pair}");
+    }
+    assert_eq!(rows(&text(&run, "latent-back-projection.tsv")).len(), 2 * (LENGTHS[0] + LENGTHS[1]));
+    assert!(text(&run, "latent.svg").ends_with("</svg>\n"));
 }

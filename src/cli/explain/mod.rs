@@ -4,6 +4,7 @@ mod attention;
 mod attributions;
 mod filters;
 mod interactions;
+mod latent;
 mod mutate;
 mod variants;
 
@@ -48,6 +49,8 @@ enum Command {
     Attention(attention::Args),
     /// Filters that attend to each other in interacting pairs more than in a background
     Interactions(interactions::Args),
+    /// The latent space of an autoencoder: maps, walks, back-projection
+    Latent(latent::Args),
 }
 
 pub fn run(args: &Args, out: &Output) -> Result<ExitCode> {
@@ -58,6 +61,7 @@ pub fn run(args: &Args, out: &Output) -> Result<ExitCode> {
         Command::Filters(args) => filters::run(args, out)?,
         Command::Attention(args) => attention::run(args, out)?,
         Command::Interactions(args) => interactions::run(args, out)?,
+        Command::Latent(args) => latent::run(args, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }

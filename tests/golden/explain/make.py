@@ -1,4 +1,5 @@
-"""Writes epsat_tiny.safetensors: attributions and mutagenesis of a tiny EPSAT, computed in f64 with PyTorch alone.
+"""Writes epsat_tiny.safetensors: attributions and mutagenesis of a tiny EPSAT, computed in f64 with PyTorch alone; and
+eplae_tiny.safetensors: the code of a tiny EPLAE, what drives it along the direction of interaction, and what it decodes to.
 
 What captum would compute, written out: gradient x input, integrated gradients by the midpoint rule from two baselines, and
 the log odds of every single-base change. Run with PyTorch and safetensors: python tests/golden/explain/make.py
@@ -101,3 +102,70 @@ out = {name: value.detach().contiguous() for name, value in out.items()}
 meta = {"sizes": json.dumps(SIZES), "steps": json.dumps(STEPS), "torch": json.dumps(torch.__version__)}
 save_file(out, Path(__file__).with_name("epsat_tiny.safetensors"), meta)
 print({k: tuple(v.shape) for k, v in out.items() if not k.startswith("w.")}, float(value[0]))
+
+# EPLAE: lengths that are odd somewhere on the way, so that the decoder has to go back to them.
+weights = {}
+E = dict(filters=3, kernel_size=5, units=6, latent=4)
+FI, KE, U, Z = E.values()
+STAGES = [[n, -(-n // 2), -(-n // 4), -(-n // 8)] for n in LENGTHS]
+FLAT = FI * (STAGES[0][3] + STAGES[1][3])
+for side in ("enhancer", "promoter"):
+    for stage, size in zip((0, 2, 4), (4, FI, FI)):
+        tensor(f"encoder_conv_{side}.{stage}.weight", FI, size, KE)
+        tensor(f"encoder_conv_{side}.{stage}.bias", FI)
+    for stage, outputs in zip((0, 2, 4), (FI, FI, 4)):
+        tensor(f"decoder_conv_{side}.{stage}.weight", FI, outputs, KE)
+        tensor(f"decoder_conv_{side}.{stage}.bias", outputs)
+for name, rows, size in (("encoder_linear.0", U, FLAT), ("encoder_linear.2", Z, U), ("decoder_linear.0", U, Z),
+                              ("decoder_linear.2", FLAT, U), ("head", 2, Z)):
+    tensor(f"{name}.weight", rows, size)
+    tensor(f"{name}.bias", rows)
+
+
+def linear(name, x):
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def encode(enhancer, promoter):
+    parts = []
+    for side, x in (("enhancer", enhancer), ("promoter", promoter)):
+        for stage in (0, 2, 4):
+            w, b = (weights[f"encoder_conv_{side}.{stage}.{p}"] for p in ("weight", "bias"))
+            x = F.leaky_relu(F.conv1d(x, w, b, stride=2, padding=KE // 2))
+        parts.append(x)
+    return linear("encoder_linear.2", F.leaky_relu(linear("encoder_linear.0", torch.cat(parts, 2).flatten(1))))
+
+
+def decode(z):
+    grid = linear("decoder_linear.2", F.leaky_relu(linear("decoder_linear.0", z))).reshape(len(z), FI, -1)
+    windows = []
+    for s, (side, x) in enumerate(zip(("enhancer", "promoter"), grid.split([STAGES[0][3], STAGES[1][3]], 2))):
+        for i, stage in enumerate((0, 2, 4)):
+            w, b = (weights[f"decoder_conv_{side}.{stage}.{p}"] for p in ("weight", "bias"))
+            to = STAGES[s][2 - i]
+            x = F.conv_transpose1d(x, w, b, stride=2, padding=KE // 2, output_padding=(to + 1) % 2)
+            x = F.leaky_relu(x) if i < 2 else x
+            assert x.shape[2] == to
+        windows.append(x)
+    return windows
+
+
+head = weights["head.weight"]
+axis = head[1] - head[0]
+axis = axis / axis.norm()
+points = [x.clone().requires_grad_(True) for x in inputs]
+z = encode(*points)
+drivers = torch.autograd.grad((z @ axis).sum(), points)
+SPREAD = 0.7
+moved = torch.stack([z[0].detach() + s * SPREAD * axis for s in range(-3, 4)])
+logits = linear("head", moved)
+out = {f"in.{s}": c.to(torch.uint8) for s, c in zip(("enhancer", "promoter"), codes)}
+out |= {"z": z, "axis": axis, "walk.log_odds": logits[:, 1] - logits[:, 0]}
+for side, d, w in zip(("enhancer", "promoter"), drivers, decode(moved)):
+    out[f"drivers.{side}"] = d[0].T
+    out[f"reconstruction.{side}"] = (w[4] - w[2]).T
+out |= {f"w.{name}": value for name, value in weights.items()}
+out = {name: value.detach().contiguous() for name, value in out.items()}
+meta = {"sizes": json.dumps(E), "spread": json.dumps(SPREAD), "torch": json.dumps(torch.__version__)}
+save_file(out, Path(__file__).with_name("eplae_tiny.safetensors"), meta)
+print({k: tuple(v.shape) for k, v in out.items() if not k.startswith("w.")})

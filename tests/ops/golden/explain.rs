@@ -2,23 +2,24 @@
 
 use super::Fixture;
 use epi_engine::backend::Backend;
-use epi_engine::config::{EpsatConfig, ModelConfig};
+use epi_engine::config::{EplaeConfig, EpsatConfig, ModelConfig};
 use epi_engine::explain::attribution::{Baseline, Method, Options, attribute};
+use epi_engine::explain::latent;
 use epi_engine::explain::mutate::Plan;
 use epi_engine::explain::{Reuse, Scorer, Windows};
 use epi_engine::models::{Model, Network};
 use epi_engine::nn::Parameters;
 
-const NAME: &str = "explain/epsat_tiny";
 const SIDES: [&str; 2] = ["enhancer", "promoter"];
 
-fn fixture() -> Option<Fixture> {
-    let found = super::fixture::folder().join(format!("{NAME}.safetensors")).is_file();
+fn fixture(model: &str) -> Option<Fixture> {
+    let name = &format!("explain/{model}_tiny");
+    let found = super::fixture::folder().join(format!("{name}.safetensors")).is_file();
     if !found {
-        assert!(std::env::var_os("EPI_ORACLE").is_some(), "tests/golden has lost {NAME}");
-        crate::harness::note(format!("golden: {} has no {NAME}", super::fixture::folder().display()));
+        assert!(std::env::var_os("EPI_ORACLE").is_some(), "tests/golden has lost {name}");
+        crate::harness::note(format!("golden: {} has no {name}", super::fixture::folder().display()));
     }
-    found.then(|| Fixture::open(NAME))
+    found.then(|| Fixture::open(name))
 }
 
 fn network<B: Backend>(b: &B, fixture: &Fixture) -> (Network, Parameters<B>) {
@@ -52,7 +53,7 @@ fn limit<B: Backend>(b: &B) -> f64 {
 
 #[test]
 fn golden_attributions() {
-    let Some(fixture) = fixture() else { return };
+    let Some(fixture) = fixture("epsat") else { return };
     let steps = fixture.meta("steps").as_u64().expect("a number") as usize;
     super::for_each_golden_backend!(|b| {
         let (network, parameters) = network(&b, &fixture);
@@ -81,7 +82,7 @@ fn golden_attributions() {
 
 #[test]
 fn golden_mutagenesis_exact_and_with_reuse() {
-    let Some(fixture) = fixture() else { return };
+    let Some(fixture) = fixture("epsat") else { return };
     let plan = Plan { bases: true, windows: None, deletions: vec![], sides: vec![0, 1], seed: 0 };
     super::for_each_golden_backend!(|b| {
         let (network, parameters) = network(&b, &fixture);
@@ -98,6 +99,43 @@ fn golden_mutagenesis_exact_and_with_reuse() {
                 let got = f64::from(score.log_odds - base.score.log_odds);
                 assert!((got - expected).abs() < 2e-5, "{} {reuse:?}: {edit:?} {got}, expected {expected}", b.name());
             }
+        }
+    });
+}
+
+#[test]
+fn golden_latent_space() {
+    let Some(fixture) = fixture("eplae") else { return };
+    let size = |key: &str| fixture.meta("sizes")[key].as_u64().expect("a size") as usize;
+    let spread = fixture.meta("spread").as_f64().expect("a number");
+    super::for_each_golden_backend!(|b| {
+        let network = Network::new(&ModelConfig::Eplae(EplaeConfig {
+            filters: size("filters"),
+            kernel_size: size("kernel_size"),
+            units: size("units"),
+            latent: size("latent"),
+            ..EplaeConfig::default()
+        }));
+        let parameters = Parameters::new(&b, network.specs(37, 29), 0).unwrap();
+        for spec in network.specs(37, 29) {
+            parameters.set(&spec.name, &fixture.get(&format!("w.{}", spec.name)).f32()).unwrap();
+        }
+        let scorer = Scorer::new(&b, &network, &parameters, 8).unwrap();
+        let windows = windows(&fixture);
+        let close = |what: &str, got: &[f64], key: &str| {
+            for (i, (got, expected)) in got.iter().zip(&fixture.get(key).values).enumerate() {
+                assert!((got - expected).abs() < limit(&b), "{}: {what}[{i}] {got}, expected {expected}", b.name());
+            }
+        };
+        let codes = latent::codes(&scorer, std::slice::from_ref(&windows), &mut |_| {}).unwrap();
+        close("code", &codes.codes[0], "z");
+        let (axis, _) = latent::direction(&scorer).unwrap();
+        close("axis", &axis, "axis");
+        let found = latent::project(&scorer, &windows, &codes.codes[0], (&axis, spread), (50, 0)).unwrap();
+        close("walk", &found.steps.iter().map(|s| s.log_odds).collect::<Vec<_>>(), "walk.log_odds");
+        for (side, name) in SIDES.iter().enumerate() {
+            close("drivers", &found.drivers[side], &format!("drivers.{name}"));
+            close("reconstruction", &found.reconstruction[side], &format!("reconstruction.{name}"));
         }
     });
 }
