@@ -13,8 +13,6 @@ pub struct Growth {
     pub learning_rate: f64,
     /// Splits between root and leaf, at most.
     pub depth: usize,
-    /// A node whose targets vary no more than this (variance) is a leaf.
-    pub min_impurity: f64,
     /// Features drawn for each split; all of them = no randomness.
     pub tried: usize,
     pub seed: u64,
@@ -55,7 +53,7 @@ pub fn fit(
 ) -> Option<Ensemble> {
     let positives = rows.iter().filter(|&&r| labels[r as usize] == 1).count() as f64;
     let prior = (positives / (rows.len() as f64 - positives)).ln();
-    let mut grower = Grower::new(columns, rows, growth);
+    let mut grower = Grower::new(columns, rows, growth.depth, growth.tried);
     let mut log_odds = vec![prior; columns.rows()];
     let mut residuals = vec![0.0; columns.rows()];
     let mut ensemble = Ensemble { prior, learning_rate: growth.learning_rate, ..Ensemble::default() };

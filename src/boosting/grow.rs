@@ -5,11 +5,10 @@
 //! enough were seen and one of them was not constant; the first of equal candidates wins.
 
 use super::columns::{Columns, SAME};
-use super::ensemble::Growth;
 use super::tree::{Node, Tree};
 use crate::rng::Stream;
 
-/// Impurity of a pure node, up to rounding.
+/// Impurity of a pure node.
 const PURE: f64 = f64::EPSILON;
 /// A feature with more than this many distinct values per row of a node is sorted instead of counted.
 const SORT_BEYOND: usize = 12;
@@ -61,7 +60,6 @@ pub(super) struct Grower<'a> {
     columns: &'a Columns,
     rows: &'a [u32],
     depth: usize,
-    min_impurity: f64,
     tried: usize,
     /// The rows, those of a node side by side, each with its target.
     order: Vec<(u32, f64)>,
@@ -77,14 +75,13 @@ pub(super) struct Grower<'a> {
 
 impl<'a> Grower<'a> {
     /// For trees over `rows` of `columns`.
-    pub fn new(columns: &'a Columns, rows: &'a [u32], growth: &Growth) -> Self {
+    pub fn new(columns: &'a Columns, rows: &'a [u32], depth: usize, tried: usize) -> Self {
         let widest = (0..columns.features()).map(|f| columns.values(f).len()).max().unwrap_or(0);
         Grower {
             columns,
             rows,
-            depth: growth.depth,
-            min_impurity: growth.min_impurity.max(PURE),
-            tried: growth.tried,
+            depth,
+            tried,
             order: vec![(0, 0.0); rows.len()],
             right: Vec::with_capacity(rows.len()),
             bins: vec![Bin::default(); widest],
@@ -113,7 +110,7 @@ impl<'a> Grower<'a> {
             let add = |(sum, squares), &(_, y): &(u32, f64)| (sum + y, squares + y * y);
             let (sum, squares) = self.order[start..end].iter().fold((0.0, 0.0), add);
             let impurity = squares / n - (sum / n) * (sum / n);
-            let leaf = depth >= self.depth || end - start < 2 || impurity <= self.min_impurity;
+            let leaf = depth >= self.depth || end - start < 2 || impurity <= PURE;
             let best = if leaf { None } else { self.best(start..end, sum, &mut constant, random) };
             let Some(best) = best else {
                 nodes.push(Node::leaf(0.0));

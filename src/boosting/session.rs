@@ -143,7 +143,6 @@ pub fn train(
     let growth = Growth {
         trees: config.model.trees,
         learning_rate: config.model.learning_rate,
-        min_impurity: config.model.min_impurity,
         depth: config.model.depth,
         tried: config.model.features_tried.of(table.names.len()),
         seed: config.train.seed,

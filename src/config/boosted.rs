@@ -54,8 +54,6 @@ pub struct TargetFinderConfig {
     pub learning_rate: f64,
     /// Splits between root and leaf, at most.
     pub depth: usize,
-    /// A node whose residuals vary no more than this (variance) is not split.
-    pub min_impurity: f64,
     /// Features drawn for each split.
     pub features_tried: FeaturesTried,
 }
@@ -67,7 +65,6 @@ impl Default for TargetFinderConfig {
             trees: 4000,
             learning_rate: 0.1,
             depth: 5,
-            min_impurity: 1e-7,
             features_tried: FeaturesTried::Log2,
         }
     }
@@ -80,9 +77,6 @@ impl TargetFinderConfig {
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             let message = format!("{} must be a positive number", self.learning_rate);
             return Err(Error::config("model.learning_rate", message));
-        }
-        if !(self.min_impurity.is_finite() && self.min_impurity >= 0.0) {
-            return Err(Error::config("model.min_impurity", format!("{} must be 0 or more", self.min_impurity)));
         }
         Ok(())
     }

@@ -47,7 +47,6 @@ fn golden_trees_leaves_and_staged_scores_equal_scikit_learn() {
             trees: whole("trees"),
             depth: whole("depth"),
             learning_rate: case["growth"]["learning_rate"].as_f64().unwrap(),
-            min_impurity: 0.0,
             tried: columns.features(),
             seed: 0,
         };
@@ -89,7 +88,7 @@ fn few_rows_of_a_large_table_grow_the_tree_of_a_small_table() {
     let pick = |column: &Vec<f32>| rows.iter().map(|&r| column[r as usize]).collect::<Vec<f32>>();
     let small = Columns::new(large.iter().map(pick).collect());
     let own_labels: Vec<u8> = rows.iter().map(|&r| labels[r as usize]).collect();
-    let growth = Growth { trees: 20, learning_rate: 0.1, depth: 4, min_impurity: 0.0, tried: 3, seed: 0 };
+    let growth = Growth { trees: 20, learning_rate: 0.1, depth: 4, tried: 3, seed: 0 };
     let all: Vec<u32> = (0..200).collect();
     let a = fit(&Columns::new(large), &labels, &rows, &growth, || true).unwrap();
     let b = fit(&small, &own_labels, &all, &growth, || true).unwrap();
