@@ -128,15 +128,16 @@ impl Sources<'_> {
 /// Error when the header gives lengths that the genome's contigs do not have.
 fn check_assembly(vcf: &Vcf, genome: &Genome) -> Result<()> {
     for (name, length) in &vcf.contigs {
-        if let (Some(length), Some(contig)) = (length, genome.find(name)) {
-            if *length != genome.length(contig) && genome.length(contig) > 0 {
-                let message = format!(
-                    "the header gives {name} {length} bases, {} has {}: another assembly. Lift the variants over first",
-                    genome.path().display(),
-                    genome.length(contig)
-                );
-                return Err(Error::input(vcf.path(), None, message));
-            }
+        if let (Some(length), Some(contig)) = (length, genome.find(name))
+            && *length != genome.length(contig)
+            && genome.length(contig) > 0
+        {
+            let message = format!(
+                "the header gives {name} {length} bases, {} has {}: another assembly. Lift the variants over first",
+                genome.path().display(),
+                genome.length(contig)
+            );
+            return Err(Error::input(vcf.path(), None, message));
         }
     }
     Ok(())
