@@ -278,9 +278,6 @@ impl<'a, B: Backend> Training<'a, B> {
                 self.state.epoch += 1;
                 self.state.batch = 0;
             }
-            if saves || evaluates || stops {
-                self.check_parameters()?;
-            }
             if evaluates {
                 self.evaluate(observer)?;
                 let patience = self.phase().patience;
@@ -332,28 +329,19 @@ impl<'a, B: Backend> Training<'a, B> {
         for (i, loss) in pending.drain(..).enumerate() {
             let loss = f64::from(self.backend.to_f32(&loss)?[0]);
             if !loss.is_finite() {
-                return Err(self.not_finite(&format!("the loss of step {} is {loss}", first + i as u32)));
+                let kept = match self.state.tensors.is_empty() {
+                    true => "no checkpoint had been written yet".to_string(),
+                    false => format!("the last good checkpoint is {}", self.folder.file("last.safetensors").display()),
+                };
+                return Err(Error::NonFinite(format!(
+                    "the loss of step {} is {loss}: training stopped; {kept}. Try a smaller train.lr or set train.clip=1",
+                    first + i as u32
+                )));
             }
             self.state.loss_sum += loss;
             self.state.loss_count += 1;
         }
         Ok(())
-    }
-
-    /// A finite loss can have a gradient that is not; what it did to the parameters must not become a checkpoint.
-    fn check_parameters(&self) -> Result<()> {
-        match self.backend.to_f32(self.parameters.values())?.iter().find(|p| !p.is_finite()) {
-            Some(p) => Err(self.not_finite(&format!("a parameter is {p} after step {}", self.state.step))),
-            None => Ok(()),
-        }
-    }
-
-    fn not_finite(&self, what: &str) -> Error {
-        let kept = match self.state.tensors.is_empty() {
-            true => "no checkpoint had been written yet".to_string(),
-            false => format!("the last good checkpoint is {}", self.folder.file("last.safetensors").display()),
-        };
-        Error::NonFinite(format!("{what}: training stopped; {kept}. Try a smaller train.lr or set train.clip=1"))
     }
 
     fn log_training(&mut self, samples_per_s: f64) -> Result<Option<f64>> {
