@@ -1,7 +1,7 @@
 //! Boosting: each tree fits what the ones before it leave over.
 
 use super::columns::Columns;
-use super::grow::Grower;
+use super::grow::{Grower, Row};
 use super::tree::Tree;
 use crate::rng::{Stream, stream};
 
@@ -15,6 +15,8 @@ pub struct Growth {
     pub depth: usize,
     /// Features drawn for each split; all of them = no randomness.
     pub tried: usize,
+    /// Whether the classes weigh the same, as by `sample_weight = compute_sample_weight("balanced")`; otherwise the rows do.
+    pub balanced: bool,
     pub seed: u64,
 }
 
@@ -43,7 +45,7 @@ impl Ensemble {
 /// Grows an ensemble on `rows` of `columns`; `labels` (0 or 1, both among the rows) belong to the whole table. `tick` is
 /// called after every tree; when it gives false, growing ends and there is no ensemble.
 ///
-/// Each tree fits the residuals `y − p`; a leaf then takes a Newton step, `Σ(y − p) / Σ p(1 − p)`.
+/// Each tree fits the residuals `y − p`; a leaf then takes a Newton step, `Σ w(y − p) / Σ w·p(1 − p)`.
 pub fn fit(
     columns: &Columns,
     labels: &[u8],
@@ -52,8 +54,9 @@ pub fn fit(
     mut tick: impl FnMut() -> bool,
 ) -> Option<Ensemble> {
     let positives = rows.iter().filter(|&&r| labels[r as usize] == 1).count() as f64;
-    let prior = (positives / (rows.len() as f64 - positives)).ln();
-    let mut grower = Grower::new(columns, rows, growth.depth, growth.tried);
+    let odds = positives / (rows.len() as f64 - positives);
+    let (prior, positive) = if growth.balanced { (0.0, 1.0 / odds) } else { (odds.ln(), 1.0) };
+    let mut grower = Grower::new(columns, rows, labels, positive, growth);
     let mut log_odds = vec![prior; columns.rows()];
     let mut residuals = vec![0.0; columns.rows()];
     let mut ensemble = Ensemble { prior, learning_rate: growth.learning_rate, ..Ensemble::default() };
@@ -65,10 +68,10 @@ pub fn fit(
         let mut grown = grower.grow(&residuals, &mut random);
         for (node, range) in &grown.leaves {
             let rows = grower.order(range);
-            let value = newton(rows, labels);
+            let value = newton(rows, positive);
             grown.tree.nodes[*node].value = value;
-            for &(row, _) in rows {
-                log_odds[row as usize] += growth.learning_rate * value;
+            for row in rows {
+                log_odds[row.row as usize] += growth.learning_rate * value;
             }
         }
         ensemble.trees.push(grown.tree);
@@ -82,12 +85,13 @@ pub fn fit(
 }
 
 /// The Newton step of a leaf with these rows and residuals; 0 where its rows are certain already.
-fn newton(rows: &[(u32, f64)], labels: &[u8]) -> f64 {
+fn newton(rows: &[Row], positive: f64) -> f64 {
     let (mut gradient, mut curvature) = (0.0, 0.0);
-    for &(row, residual) in rows {
-        let p = f64::from(labels[row as usize]) - residual;
-        gradient += residual;
-        curvature += p * (1.0 - p);
+    for row in rows {
+        let (weight, y) = if row.positive { (positive, 1.0) } else { (1.0, 0.0) };
+        let p = y - row.target;
+        gradient += row.weighted(positive);
+        curvature += weight * (p * (1.0 - p));
     }
     if curvature.abs() < 1e-150 * rows.len() as f64 { 0.0 } else { gradient / curvature }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::Node;
 use super::{Ensemble, Tree};
-use crate::config::TargetFinderConfig;
+use crate::config::{BoostedBalance, TargetFinderConfig};
 use crate::data::dataset::write_atomically;
 use crate::data::format::crc32;
 use crate::error::{Error, Result};
@@ -23,6 +23,9 @@ const NODE: usize = 12;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     pub model: TargetFinderConfig,
+    /// Absent in files older than the key, whose rows all weighed the same.
+    #[serde(default)]
+    pub balance: BoostedBalance,
     pub seed: u64,
     /// Names of the features, in the order of their numbers.
     pub features: Vec<String>,

@@ -1,10 +1,12 @@
 //! Growing one regression tree, as scikit-learn's depth-first builder with its best splitter does.
 //!
-//! A split maximises Friedman's improvement `(n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r)`, which orders the splits of one node as the
-//! squared error does, between two values of a feature, at their middle. Features are drawn without replacement until
+//! A split maximises Friedman's improvement `(w_r·Σ_l − w_l·Σ_r)² / (w_l·w_r)` (`w` the weight of the rows of a side, `Σ` their
+//! weighted targets), which orders the splits of one node as the squared error does, between two values of a feature, at
+//! their middle. Features are drawn without replacement until
 //! enough were seen and one of them was not constant; the first of equal candidates wins.
 
 use super::columns::{Columns, SAME};
+use super::ensemble::Growth;
 use super::tree::{Node, Tree};
 use crate::rng::Stream;
 
@@ -13,11 +15,56 @@ const PURE: f64 = f64::EPSILON;
 /// A feature with more than this many distinct values per row of a node is sorted instead of counted.
 const SORT_BEYOND: usize = 12;
 
+/// A row in its node.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Row {
+    pub row: u32,
+    /// Its label is 1.
+    pub positive: bool,
+    pub target: f64,
+}
+
+impl Row {
+    /// The target times the row's weight.
+    pub fn weighted(&self, positive: f64) -> f64 {
+        if self.positive { positive * self.target } else { self.target }
+    }
+}
+
 /// Rows of one value of a feature.
 #[derive(Clone, Copy, Default)]
 struct Bin {
+    /// Of their weighted targets.
     sum: f64,
     rows: u32,
+    positives: u32,
+}
+
+impl Bin {
+    /// A row, its target weighted; `positive` is the weight of a row whose label is 1, the others weigh 1.
+    fn push(&mut self, row: &Row, positive: f64) {
+        self.sum += row.weighted(positive);
+        self.rows += 1;
+        self.positives += u32::from(row.positive);
+    }
+    fn weight(&self, positive: f64) -> f64 {
+        f64::from(self.rows - self.positives) + positive * f64::from(self.positives)
+    }
+}
+
+impl std::ops::AddAssign for Bin {
+    fn add_assign(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.rows += other.rows;
+        self.positives += other.positives;
+    }
+}
+
+impl std::ops::Sub for Bin {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Bin { sum: self.sum - other.sum, rows: self.rows - other.rows, positives: self.positives - other.positives }
+    }
 }
 
 /// Where a node divides.
@@ -59,30 +106,38 @@ pub(super) struct Grown {
 pub(super) struct Grower<'a> {
     columns: &'a Columns,
     rows: &'a [u32],
+    labels: &'a [u8],
     depth: usize,
     tried: usize,
     /// The rows, those of a node side by side, each with its target.
-    order: Vec<(u32, f64)>,
-    right: Vec<(u32, f64)>,
+    order: Vec<Row>,
+    right: Vec<Row>,
     /// All empty between uses.
     bins: Vec<Bin>,
-    /// Rank, row and target.
-    sorted: Vec<(u32, u32, f64)>,
+    /// Rank and row.
+    sorted: Vec<(u32, Row)>,
+    /// Weight of a row whose label is 1; the others weigh 1.
+    positive: f64,
+    /// Weight of all rows.
+    total: f64,
     drawn: Vec<usize>,
-    /// Reduction of squared error by each feature's splits, over all trees so far, as a share of the rows.
+    /// Reduction of squared error by each feature's splits, over all trees so far, as a share of the rows' weight.
     pub importances: Vec<f64>,
 }
 
 impl<'a> Grower<'a> {
-    /// For trees over `rows` of `columns`.
-    pub fn new(columns: &'a Columns, rows: &'a [u32], depth: usize, tried: usize) -> Self {
+    /// For trees over `rows` of `columns`, those with `labels` 1 (of the whole table) weighing `positive`.
+    pub fn new(columns: &'a Columns, rows: &'a [u32], labels: &'a [u8], positive: f64, growth: &Growth) -> Self {
         let widest = (0..columns.features()).map(|f| columns.values(f).len()).max().unwrap_or(0);
         Grower {
             columns,
             rows,
-            depth,
-            tried,
-            order: vec![(0, 0.0); rows.len()],
+            labels,
+            positive,
+            depth: growth.depth,
+            tried: growth.tried,
+            total: rows.iter().map(|&r| if labels[r as usize] == 1 { positive } else { 1.0 }).sum(),
+            order: vec![Row::default(); rows.len()],
             right: Vec::with_capacity(rows.len()),
             bins: vec![Bin::default(); widest],
             sorted: Vec::new(),
@@ -91,13 +146,15 @@ impl<'a> Grower<'a> {
         }
     }
     /// The rows of a leaf, each with its target.
-    pub fn order(&self, range: &std::ops::Range<usize>) -> &[(u32, f64)] {
+    pub fn order(&self, range: &std::ops::Range<usize>) -> &[Row] {
         &self.order[range.clone()]
     }
 
     /// A tree for `targets` (one per row of the table); its leaves hold 0.
     pub fn grow(&mut self, targets: &[f64], random: &mut Stream) -> Grown {
-        self.order.iter_mut().zip(self.rows).for_each(|(o, &row)| *o = (row, targets[row as usize]));
+        for (o, &row) in self.order.iter_mut().zip(self.rows) {
+            *o = Row { row, positive: self.labels[row as usize] == 1, target: targets[row as usize] };
+        }
         let (mut nodes, mut leaves): (Vec<Node>, Vec<_>) = (Vec::new(), Vec::new());
         let constant = vec![false; self.columns.features()];
         let mut pending = vec![Pending { start: 0, end: self.order.len(), depth: 0, right_of: None, constant }];
@@ -106,20 +163,23 @@ impl<'a> Grower<'a> {
             if let Some(parent) = right_of {
                 nodes[parent].right = (at - parent) as u16;
             }
-            let n = (end - start) as f64;
-            let add = |(sum, squares), &(_, y): &(u32, f64)| (sum + y, squares + y * y);
-            let (sum, squares) = self.order[start..end].iter().fold((0.0, 0.0), add);
-            let impurity = squares / n - (sum / n) * (sum / n);
+            let (mut whole, mut squares) = (Bin::default(), 0.0);
+            for row in &self.order[start..end] {
+                whole.push(row, self.positive);
+                squares += row.weighted(self.positive) * row.target;
+            }
+            let weight = whole.weight(self.positive);
+            let impurity = squares / weight - (whole.sum / weight) * (whole.sum / weight);
             let leaf = depth >= self.depth || end - start < 2 || impurity <= PURE;
-            let best = if leaf { None } else { self.best(start..end, sum, &mut constant, random) };
+            let best = if leaf { None } else { self.best(start..end, whole, &mut constant, random) };
             let Some(best) = best else {
                 nodes.push(Node::leaf(0.0));
                 leaves.push((at, start..end));
                 continue;
             };
             nodes.push(Node { feature: best.feature as u16, right: 0, value: best.threshold });
-            // (n_r·Σ_l − n_l·Σ_r)² / (n_l·n_r) is n times the reduction of the node's sum of squares.
-            self.importances[best.feature] += best.improvement / n / self.rows.len() as f64;
+            // (w_r·Σ_l − w_l·Σ_r)² / (w_l·w_r) is w times the reduction of the node's sum of squares.
+            self.importances[best.feature] += best.improvement / weight / self.total;
             let middle = start + self.partition(start..end, &best);
             let depth = depth + 1;
             pending.push(Pending { start: middle, end, depth, right_of: Some(at), constant: constant.clone() });
@@ -132,7 +192,7 @@ impl<'a> Grower<'a> {
     fn best(
         &mut self,
         node: std::ops::Range<usize>,
-        sum: f64,
+        whole: Bin,
         constant: &mut [bool],
         random: &mut Stream,
     ) -> Option<Candidate> {
@@ -151,7 +211,7 @@ impl<'a> Grower<'a> {
             if constant[feature] {
                 continue;
             }
-            match self.offer(feature, node.clone(), sum) {
+            match self.offer(feature, node.clone(), whole) {
                 Offer::Constant => constant[feature] = true,
                 Offer::Split(candidate) => {
                     divides = true;
@@ -168,30 +228,30 @@ impl<'a> Grower<'a> {
 
     /// The best split by one feature. Values are summed up by rank: in a histogram, or in sorted pairs where the
     /// histogram would be mostly empty.
-    fn offer(&mut self, feature: usize, node: std::ops::Range<usize>, sum: f64) -> Offer {
+    fn offer(&mut self, feature: usize, node: std::ops::Range<usize>, whole: Bin) -> Offer {
         let (ranks, values) = (self.columns.ranks(feature), self.columns.values(feature));
         let rows = &self.order[node];
-        let whole = Bin { sum, rows: rows.len() as u32 };
+        let positive = self.positive;
         if values.len() > SORT_BEYOND * rows.len() {
             self.sorted.clear();
-            self.sorted.extend(rows.iter().map(|&(row, y)| (ranks[row as usize], row, y)));
-            self.sorted.sort_unstable_by_key(|&(rank, row, _)| (rank, row));
-            let groups = self
-                .sorted
-                .chunk_by(|a, b| a.0 == b.0)
-                .map(|group| (group[0].0, Bin { sum: group.iter().map(|g| g.2).sum(), rows: group.len() as u32 }));
-            return scan(feature, values, whole, groups);
+            self.sorted.extend(rows.iter().map(|&row| (ranks[row.row as usize], row)));
+            self.sorted.sort_unstable_by_key(|&(rank, row)| (rank, row.row));
+            let groups = self.sorted.chunk_by(|a, b| a.0 == b.0).map(|group| {
+                let mut bin = Bin::default();
+                group.iter().for_each(|(_, row)| bin.push(row, positive));
+                (group[0].0, bin)
+            });
+            return scan(feature, values, whole, positive, groups);
         }
         let (mut low, mut high) = (u32::MAX, 0);
-        for &(row, y) in rows {
-            let rank = ranks[row as usize];
+        for row in rows {
+            let rank = ranks[row.row as usize];
             (low, high) = (low.min(rank), high.max(rank));
-            let bin = &mut self.bins[rank as usize];
-            bin.sum += y;
-            bin.rows += 1;
+            self.bins[rank as usize].push(row, positive);
         }
         let bins = &mut self.bins[low as usize..=high as usize];
-        let offer = scan(feature, values, whole, (low..).zip(bins.iter().copied()).filter(|(_, bin)| bin.rows > 0));
+        let offer =
+            scan(feature, values, whole, positive, (low..).zip(bins.iter().copied()).filter(|(_, bin)| bin.rows > 0));
         bins.fill(Bin::default());
         offer
     }
@@ -204,7 +264,7 @@ impl<'a> Grower<'a> {
         let mut left = 0;
         for at in 0..rows.len() {
             let row = rows[at];
-            if ranks[row.0 as usize] <= split.rank {
+            if ranks[row.row as usize] <= split.rank {
                 rows[left] = row;
                 left += 1;
             } else {
@@ -217,7 +277,7 @@ impl<'a> Grower<'a> {
 }
 
 /// The best split along the values of a feature that a node holds, in rising order with what each sums up to.
-fn scan(feature: usize, values: &[f32], whole: Bin, groups: impl Iterator<Item = (u32, Bin)>) -> Offer {
+fn scan(feature: usize, values: &[f32], whole: Bin, positive: f64, groups: impl Iterator<Item = (u32, Bin)>) -> Offer {
     let mut best: Option<(f64, u32, u32)> = None;
     let (mut left, mut before, mut first) = (Bin::default(), None, None);
     for (rank, bin) in groups {
@@ -225,15 +285,15 @@ fn scan(feature: usize, values: &[f32], whole: Bin, groups: impl Iterator<Item =
         if let Some(before) = before
             && values[rank as usize] > values[before as usize] + SAME
         {
-            let (l, r) = (f64::from(left.rows), f64::from(whole.rows - left.rows));
-            let difference = r * left.sum - l * (whole.sum - left.sum);
+            let right = whole - left;
+            let (l, r) = (left.weight(positive), right.weight(positive));
+            let difference = r * left.sum - l * right.sum;
             let improvement = difference * difference / (l * r);
             if best.is_none_or(|(highest, ..)| improvement > highest) {
                 best = Some((improvement, before, rank));
             }
         }
-        left.sum += bin.sum;
-        left.rows += bin.rows;
+        left += bin;
         before = Some(rank);
     }
     let (Some(first), Some(last)) = (first, before) else { return Offer::Constant };

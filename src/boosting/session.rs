@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::file::{self, About};
 use super::{Columns, Ensemble, FeatureTable, Growth, fit};
-use crate::config::BoostedConfig;
+use crate::config::{BoostedBalance, BoostedConfig};
 use crate::data::dataset::write_atomically;
 use crate::data::format::crc32;
 use crate::data::split::{Split, SplitKind, SplitSpec, split};
@@ -111,6 +111,7 @@ fn about(config: &BoostedConfig, table: &FeatureTable, fingerprint: &str, split:
     let rows: Vec<u8> = split.train.iter().flat_map(|s| s.row.to_le_bytes()).collect();
     About {
         model: config.model.clone(),
+        balance: config.train.balance,
         seed: config.train.seed,
         features: table.names.clone(),
         table: fingerprint.to_string(),
@@ -145,6 +146,7 @@ pub fn train(
         learning_rate: config.model.learning_rate,
         depth: config.model.depth,
         tried: config.model.features_tried.of(table.names.len()),
+        balanced: config.train.balance == BoostedBalance::Weights,
         seed: config.train.seed,
     };
     missing(splits, folder).into_par_iter().with_max_len(1).try_for_each(|split| -> Result<()> {

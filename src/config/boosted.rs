@@ -164,12 +164,25 @@ pub struct FeaturesConfig {
 pub struct BoostedTrainConfig {
     /// An ensemble per fold and pooled out-of-fold scores; otherwise fold `split.fold` alone.
     pub all_folds: bool,
+    /// What a row weighs. The published calls on NHEK (1,079, precision .65, recall .54) come with `Weights`.
+    pub balance: BoostedBalance,
     /// Seed of the features that splits draw.
     pub seed: u64,
 }
 
+/// The weight of a training row in splits, leaves and prior.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoostedBalance {
+    /// Every row the same.
+    #[default]
+    None,
+    /// Both classes the same in sum.
+    Weights,
+}
+
 impl Default for BoostedTrainConfig {
     fn default() -> Self {
-        BoostedTrainConfig { all_folds: true, seed: 0 }
+        BoostedTrainConfig { all_folds: true, balance: BoostedBalance::Weights, seed: 0 }
     }
 }

@@ -11,7 +11,9 @@ mod speid;
 mod split;
 mod train;
 
-pub use boosted::{BoostedConfig, BoostedTrainConfig, FeaturesConfig, FeaturesTried, Regions, TargetFinderConfig};
+pub use boosted::{
+    BoostedBalance, BoostedConfig, BoostedTrainConfig, FeaturesConfig, FeaturesTried, Regions, TargetFinderConfig,
+};
 pub use data::{Balance, DataConfig};
 pub use load::{PRESETS, is_boosted, load, load_boosted, preset};
 pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};

@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.utils.class_weight import compute_sample_weight
 
 
 def trees(model):
@@ -23,15 +24,16 @@ def trees(model):
     ]
 
 
-def case(name, columns, labels, **growth):
+def case(name, columns, labels, balanced=False, **growth):
     x = np.array(columns, dtype=np.float32).T
-    fit = lambda seed: GradientBoostingClassifier(random_state=seed, **growth).fit(x, labels)
+    weights = compute_sample_weight("balanced" if balanced else None, labels)
+    fit = lambda seed, x=x: GradientBoostingClassifier(random_state=seed, **growth).fit(x, labels, weights)
     model = fit(0)
     # Whether a node of one residual is pure is a matter of rounding.
     if any(((e.tree_.impurity < 1e-12) & (e.tree_.feature >= 0)).any() for e in model.estimators_.ravel()):
         return None
     stages = lambda m, x: np.array(list(m.staged_decision_function(x)))
-    mirrored = GradientBoostingClassifier(random_state=0, **growth).fit(-x, labels)
+    mirrored = fit(0, -x)
     if np.abs(stages(mirrored, -x) - stages(model, x)).max() > 1e-9:
         return None
     # Features that divide a node alike leave the scores alone, so the trees are compared as well.
@@ -46,8 +48,9 @@ def case(name, columns, labels, **growth):
             "trees": growth["n_estimators"],
             "depth": growth["max_depth"],
             "learning_rate": growth["learning_rate"],
+            "balanced": balanced,
         },
-        "prior": float(np.log(np.mean(labels) / (1 - np.mean(labels)))),
+        "prior": 0.0 if balanced else float(np.log(np.mean(labels) / (1 - np.mean(labels)))),
         "trees": trees(model),
         "staged": [s.ravel().tolist() for s in model.staged_decision_function(x[:5])],
         "probability": model.predict_proba(x)[:, 1].tolist(),
@@ -92,6 +95,8 @@ cases = [
     first("rare positives, fast", distinct(3, 300, 0.08), n_estimators=6, max_depth=2, learning_rate=0.7),
     first("peaks", sparse(200), n_estimators=10, max_depth=3, learning_rate=0.3),
     first("stumps", distinct(2, 40, 0.5), n_estimators=20, max_depth=1, learning_rate=0.5),
+    first("balanced", distinct(3, 300, 0.08), balanced=True, n_estimators=6, max_depth=3, learning_rate=0.3),
+    first("balanced peaks", sparse(200), balanced=True, n_estimators=10, max_depth=2, learning_rate=0.3),
 ]
 out = pathlib.Path(__file__).with_suffix(".json")
 out.write_text("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -30,7 +30,7 @@ fn close(what: &str, got: &[f64], want: &[f64]) {
 #[test]
 fn golden_trees_leaves_and_staged_scores_equal_scikit_learn() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("../golden/boosting.json")).unwrap();
-    assert_eq!(cases.len(), 6);
+    assert_eq!(cases.len(), 8);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
         let columns: Vec<Vec<f32>> = case["columns"]
@@ -48,6 +48,7 @@ fn golden_trees_leaves_and_staged_scores_equal_scikit_learn() {
             depth: whole("depth"),
             learning_rate: case["growth"]["learning_rate"].as_f64().unwrap(),
             tried: columns.features(),
+            balanced: case["growth"]["balanced"].as_bool().unwrap(),
             seed: 0,
         };
         let ensemble = fit(&columns, &labels, &rows, &growth, || true).unwrap();
@@ -88,7 +89,7 @@ fn few_rows_of_a_large_table_grow_the_tree_of_a_small_table() {
     let pick = |column: &Vec<f32>| rows.iter().map(|&r| column[r as usize]).collect::<Vec<f32>>();
     let small = Columns::new(large.iter().map(pick).collect());
     let own_labels: Vec<u8> = rows.iter().map(|&r| labels[r as usize]).collect();
-    let growth = Growth { trees: 20, learning_rate: 0.1, depth: 4, tried: 3, seed: 0 };
+    let growth = Growth { trees: 20, learning_rate: 0.1, depth: 4, tried: 3, balanced: false, seed: 0 };
     let all: Vec<u32> = (0..200).collect();
     let a = fit(&Columns::new(large), &labels, &rows, &growth, || true).unwrap();
     let b = fit(&small, &own_labels, &all, &growth, || true).unwrap();
