@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod rng;
+pub mod study;
 pub mod train;
 
 pub use error::{Error, Result};
