@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod output;
 mod predict;
 pub mod prepare;
+mod report;
 mod summary;
 pub mod synth;
 mod train;
@@ -64,6 +65,8 @@ enum Command {
     Audit(audit::Args),
     /// Compare the test scores of two runs over the same pairs
     Compare(compare::Args),
+    /// Tables and figures of a run or a study, as one page
+    Report(report::Args),
     /// What a trained model reads in the sequence, and what changing it does
     Explain(explain::Args),
     /// Time training steps, kernels or the data path
@@ -94,6 +97,7 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),
         Command::Compare(args) => compare::run(args, &out),
+        Command::Report(args) => report::run(args, &out),
         Command::Explain(args) => explain::run(args, &out),
         Command::Bench(args) => bench::run(args, &out),
         Command::Info => info::run(&out),

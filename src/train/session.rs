@@ -124,6 +124,8 @@ pub fn report(
     let lines = predictions(dataset.table(), &scored, &options(config))?;
     write_predictions(&folder.file("predictions.tsv"), &lines)?;
     let mut document = report.to_json();
+    let table = dataset.table();
+    document["data"] = json!({ "cell_lines": table.cell_line_counts(rows(config, table)?.into_iter()) });
     if let (Value::Object(map), Some(outcome)) = (&mut document, outcome) {
         map.insert(
             "training".into(),
