@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod output;
 mod predict;
 pub mod prepare;
+mod study;
 mod summary;
 pub mod synth;
 mod train;
@@ -62,6 +63,8 @@ enum Command {
     Summary(summary::Args),
     /// Score a split with element names and distance alone, and count what its parts share
     Audit(audit::Args),
+    /// Make many runs from one file, resumable
+    Study(study::Args),
     /// Compare the test scores of two runs over the same pairs
     Compare(compare::Args),
     /// What a trained model reads in the sequence, and what changing it does
@@ -93,6 +96,7 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Synth(args) => synth::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),
+        Command::Study(args) => study::run(args, &out),
         Command::Compare(args) => compare::run(args, &out),
         Command::Explain(args) => explain::run(args, &out),
         Command::Bench(args) => bench::run(args, &out),
