@@ -12,7 +12,11 @@ pub mod inspect;
 pub mod output;
 mod predict;
 pub mod prepare;
+<<<<<<< HEAD
 mod report;
+=======
+mod study;
+>>>>>>> 2e8c094811070446c5ade6a5ac43720e771aa5e5
 mod summary;
 pub mod synth;
 mod train;
@@ -63,6 +67,8 @@ enum Command {
     Summary(summary::Args),
     /// Score a split with element names and distance alone, and count what its parts share
     Audit(audit::Args),
+    /// Make many runs from one file, resumable
+    Study(study::Args),
     /// Compare the test scores of two runs over the same pairs
     Compare(compare::Args),
     /// Tables and figures of a run or a study, as one page
@@ -96,6 +102,7 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Synth(args) => synth::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),
+        Command::Study(args) => study::run(args, &out),
         Command::Compare(args) => compare::run(args, &out),
         Command::Report(args) => report::run(args, &out),
         Command::Explain(args) => explain::run(args, &out),

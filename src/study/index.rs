@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Control;
 use crate::error::{Error, Result};
 use crate::train::RunFolder;
 
@@ -67,34 +68,6 @@ pub struct Cell {
     /// Samples that training has seen, and the seconds that training and scoring took.
     pub samples_seen: u64,
     pub seconds: f64,
-}
-
-/// What is done to the sequences before a model sees them, in training and in scoring alike. Pairs, labels, split and
-/// baselines stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Control {
-    /// Nothing.
-    #[default]
-    None,
-    /// Every base of the enhancers is N: what the promoter alone tells.
-    PromoterOnly,
-    /// Every base of the promoters is N.
-    EnhancerOnly,
-    /// Every stored window is replaced by random bases of its own: identity stays, biology goes.
-    RandomDna,
-}
-
-impl Control {
-    /// As the study file and run folders call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Control::None => "none",
-            Control::PromoterOnly => "promoter-only",
-            Control::EnhancerOnly => "enhancer-only",
-            Control::RandomDna => "random-dna",
-        }
-    }
 }
 
 /// How far a cell is.
@@ -207,12 +180,5 @@ mod tests {
         assert_eq!(utc(1_772_323_199), "2026-02-28T23:59:59Z");
         assert_eq!(utc(1_772_323_200), "2026-03-01T00:00:00Z");
         assert_eq!(utc(4_102_444_799), "2099-12-31T23:59:59Z");
-    }
-
-    #[test]
-    fn names_are_those_that_serde_writes() {
-        for control in [Control::None, Control::PromoterOnly, Control::EnhancerOnly, Control::RandomDna] {
-            assert_eq!(serde_json::to_value(control).unwrap(), control.name());
-        }
     }
 }

@@ -15,5 +15,6 @@ mod explain;
 mod layering;
 mod metrics;
 mod splits;
+mod study;
 mod support;
 mod training;
