@@ -12,11 +12,8 @@ pub mod inspect;
 pub mod output;
 mod predict;
 pub mod prepare;
-<<<<<<< HEAD
 mod report;
-=======
 mod study;
->>>>>>> 2e8c094811070446c5ade6a5ac43720e771aa5e5
 mod summary;
 pub mod synth;
 mod train;

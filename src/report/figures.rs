@@ -6,7 +6,6 @@ use super::format::score;
 use super::marks::scatter;
 use super::plot::{Axis, Heading, Line, Names, Reference, SMALL, histogram, lines};
 use super::svg::Svg;
-use crate::evaluate::Prediction;
 
 /// Shares and probabilities.
 const UNIT: Option<(f64, f64)> = Some((0.0, 1.0));
@@ -113,10 +112,9 @@ pub fn validated(history: &[Logged]) -> bool {
 const CLASSES: [&str; 2] = ["not interacting", "interacting"];
 
 /// The seed report's Figure 5, activations: log odds of both classes of the test part.
-pub fn activations(id: &str, title: &str, leaky: Option<&str>, predictions: &[Prediction]) -> Svg {
+pub fn activations(id: &str, title: &str, leaky: Option<&str>, pairs: &[(u8, f32)]) -> Svg {
     let of = |label: u8| -> Vec<f64> {
-        let scores =
-            predictions.iter().filter(|p| p.label == label).map(|p| f64::from(p.score).clamp(1e-7, 1.0 - 1e-7));
+        let scores = pairs.iter().filter(|p| p.0 == label).map(|p| f64::from(p.1).clamp(1e-7, 1.0 - 1e-7));
         scores.map(|p| (p / (1.0 - p)).ln()).collect()
     };
     let (no, yes) = (of(0), of(1));

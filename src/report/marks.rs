@@ -75,15 +75,18 @@ pub struct Dot {
     pub name: String,
     pub estimate: Estimate,
     pub colour: usize,
+    /// Another value to compare it with, as a diamond, and what it is.
+    pub beside: Option<(f64, String)>,
 }
 
 /// Values with whiskers below each other, and what guessing gives as a dashed line.
 pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64, &str)>) -> Svg {
     let left = rows.iter().map(|r| text_width(&r.name)).fold(40.0, f64::max) + 14.0;
     let height = 24.0 + 26.0 * rows.len() as f64 + 66.0;
-    let (mut svg, top) = headed(heading, [400.0, height]);
+    let width = (left + 260.0).max(400.0);
+    let (mut svg, top) = headed(heading, [width, height]);
     let frame = Frame {
-        x: Scale { low: 0.0, high: 1.0, from: left, to: 400.0 - 16.0 },
+        x: Scale { low: 0.0, high: 1.0, from: left, to: width - 16.0 },
         y: Scale { low: rows.len() as f64, high: 0.0, from: height - 44.0, to: top + 20.0 },
     };
     for i in 0..=5 {
@@ -108,6 +111,9 @@ pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64,
         let (value, interval) = row.estimate;
         if let Some(i) = interval {
             svg.whisker([frame.x.at(i.low), y], [frame.x.at(i.high), y]);
+        }
+        if let Some((v, hint)) = &row.beside {
+            svg.diamond([frame.x.at(*v), y], hint);
         }
         match value {
             Some(v) => {
@@ -162,8 +168,8 @@ mod tests {
     #[test]
     fn dots_and_points_are_drawn_where_they_are() {
         let rows = [
-            Dot { name: "model".into(), estimate: (Some(1.0), None), colour: 0 },
-            Dot { name: "distance".into(), estimate: (None, None), colour: 1 },
+            Dot { name: "model".into(), estimate: (Some(1.0), None), colour: 0, beside: None },
+            Dot { name: "distance".into(), estimate: (None, None), colour: 1, beside: Some((0.9, "lookup".into())) },
         ];
         let svg = dots(&HEADING, "AUROC", &rows, Some((0.5, "chance"))).inline();
         assert!(svg.contains("cx='384.0'") && svg.contains("not defined here") && svg.contains("chance"));

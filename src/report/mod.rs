@@ -7,6 +7,7 @@ mod figures;
 mod files;
 mod format;
 mod html;
+mod leaks;
 mod marks;
 mod plot;
 mod pooled;
@@ -14,6 +15,8 @@ mod published;
 mod run;
 mod scale;
 mod scores;
+mod series;
+mod study;
 mod svg;
 mod tables;
 
@@ -22,6 +25,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::study::Index;
 use crate::train::RunFolder;
 use files::RunFiles;
 use html::{Head, Section, page};
@@ -58,13 +62,16 @@ impl Written {
     }
 }
 
-/// Writes the report of a run folder into `out`, or into the folder itself. Every file appears under its name only when it
+/// Writes the report of a run folder or of a study's folder into `out`, or into the folder itself. Every file appears under its name only when it
 /// is complete, the page last.
 ///
 /// # Errors
 /// [`Error::Input`] for a folder without a run and for a damaged file, [`Error::Io`] when `out` cannot be written to.
 pub fn write(folder: &Path, out: Option<&Path>) -> Result<Written> {
-    let content = run::content(&RunFiles::read(folder)?);
+    let content = match Index::is_in(folder) {
+        true => study::content(folder)?,
+        false => run::content(&RunFiles::read(folder)?),
+    };
     let out = out.unwrap_or(folder);
     let place = |name: &str| -> Result<RunFolder> {
         let path = out.join(name);

@@ -31,6 +31,10 @@ impl Pooled {
         let at = Scores::NAMES.iter().position(|&n| n == name).expect("a name of a score");
         (self.values[at], self.intervals[at])
     }
+    /// What intervals resample: `23 chromosomes`.
+    pub fn resampled(&self) -> String {
+        format!("{} {}", self.units, self.unit)
+    }
     /// Takes over what `scores` says of each score.
     pub fn take(&mut self, scores: impl Fn(&str) -> Estimate) {
         for (i, name) in Scores::NAMES.into_iter().enumerate() {

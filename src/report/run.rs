@@ -102,6 +102,7 @@ fn by_line(model: &str, run: &RunFiles) -> Section {
         ("protocol", Kind::Text),
         ("pairs", Kind::Count),
         ("positives", Kind::Count),
+        ("resampled", Kind::Text),
         ("F1", Kind::Score),
         ("published F1", Kind::Score),
     ];
@@ -117,6 +118,7 @@ fn by_line(model: &str, run: &RunFiles) -> Section {
             Cell::protocol(run.config.split(), leaky.is_some()),
             Cell::Count(found.n as u64),
             Cell::Count(found.positives as u64),
+            Cell::Text(found.resampled()),
             Cell::Score(found.score("f1")),
             Cell::value(published),
         ]);
@@ -200,13 +202,18 @@ fn features(run: &RunFiles) -> Section {
     section
 }
 
+/// Labels and scores.
+pub fn labelled(predictions: &[Prediction]) -> Vec<(u8, f32)> {
+    predictions.iter().map(|p| (p.label, p.score)).collect()
+}
+
 /// Figure 5: activations, input and latent space.
 fn spaces(run: &RunFiles) -> Section {
     let mut section = Section::new("spaces", "Activations");
     let leaky = run.leaky();
     match &run.predictions {
         Some(all) => section.figure(
-            activations("figure-5-activations", "Activations of the logistic layer", leaky, all),
+            activations("figure-5-activations", "Activations of the logistic layer", leaky, &labelled(all)),
             "Figure 5 of the seed report: log odds of interacting and non-interacting pairs of the test part, each class by \
              itself.",
         ),
@@ -282,8 +289,8 @@ pub fn pair_table(lines: impl Iterator<Item = (String, Option<(usize, usize)>, S
     let mut table = Table::new("table-1-pairs", "Table 1: pairs", &columns);
     let mut published_lines = false;
     for (name, counts, note) in lines {
-        let short = name.rsplit(' ').next().unwrap_or(&name).to_string();
-        let printed = published::LINES.iter().position(|l| l.eq_ignore_ascii_case(&short)).map(|i| published::PAIRS[i]);
+        let short = name.strip_prefix("TargetFinder ").or(name.strip_prefix("TargetFinder-hg19 ")).unwrap_or(&name);
+        let printed = published::LINES.iter().position(|l| l.eq_ignore_ascii_case(short)).map(|i| published::PAIRS[i]);
         published_lines |= printed.is_some();
         let number = |n: Option<usize>| n.map_or(Cell::Note(note.clone()), |n| Cell::Count(n as u64));
         table.row(vec![

@@ -7,6 +7,7 @@ use super::format::{score, thousands};
 use super::html::Section;
 use super::marks::{Dot, Estimate, dots};
 use super::plot::Heading;
+use super::run::labelled;
 use super::tables::{Cell, Kind, Table};
 
 /// What to do about a run that was not scored.
@@ -35,9 +36,8 @@ pub fn scores(model: &str, run: &RunFiles, verdict: &str) -> Section {
         section.missing("metrics", "No metrics.json: go on with", Some(&unfinished(run)));
         return section;
     };
-    let range = |name: &str| {
-        m.score(name).1.map_or(String::new(), |i| with_interval(Some(i.low), None) + " to " + &score(Some(i.high)))
-    };
+    let range =
+        |name: &str| m.score(name).1.map_or(String::new(), |i| score(Some(i.low)) + " to " + &score(Some(i.high)));
     let base = score(m.score("base_rate").0);
     let key = |label: &str, name: &str, beside: String| {
         let range = range(name);
@@ -57,7 +57,10 @@ pub fn scores(model: &str, run: &RunFiles, verdict: &str) -> Section {
     rows.push(("element lookup".into(), m.lookup("aupr"), m.lookup("auroc")));
     let dot = |pick: fn(&(String, Estimate, Estimate)) -> Estimate| -> Vec<Dot> {
         let colour = |i| if i == 0 { 0 } else { 5 };
-        rows.iter().enumerate().map(|(i, r)| Dot { name: r.0.clone(), estimate: pick(r), colour: colour(i) }).collect()
+        rows.iter()
+            .enumerate()
+            .map(|(i, r)| Dot { name: r.0.clone(), estimate: pick(r), colour: colour(i), beside: None })
+            .collect()
     };
     let heading = |id, title| Heading {
         id,
@@ -94,7 +97,7 @@ fn score_table(model: &str, m: &Metrics) -> Table {
     ];
     let mut columns = vec![("", Kind::Text)];
     columns.extend(NAMES.map(|(head, _)| (head, Kind::Score)));
-    let mut table = Table::new("scores", "Scores of the test part", &columns);
+    let mut table = Table::new("test-scores", "Scores of the test part", &columns);
     let mut row = |name: &str, of: &dyn Fn(&str) -> Estimate| {
         let mut cells = vec![Cell::text(name)];
         cells.extend(NAMES.map(|(_, name)| Cell::Score(of(name))));
@@ -133,7 +136,7 @@ pub fn ranking(model: &str, run: &RunFiles) -> Section {
     let leaky = run.leaky();
     match &run.predictions {
         Some(all) => {
-            let found = curves(all.iter().map(|p| (p.label, p.score)).collect());
+            let found = curves(labelled(all));
             let named = [(model.to_string(), 0, &found)];
             section.figure(
                 roc("roc", "ROC curve", leaky, &named),

@@ -68,7 +68,8 @@ impl Series {
     }
     /// Whether the protocol leaks.
     pub fn leaky(&self) -> bool {
-        self.scored.as_ref().is_some_and(|s| s.leaky) || ["random", "paper-text", "paper-code"].contains(&&*self.protocol)
+        self.scored.as_ref().is_some_and(|s| s.leaky)
+            || ["random", "paper-text", "paper-code"].contains(&&*self.protocol)
     }
     /// The protocol, if it leaks.
     pub fn stamp(&self) -> Option<&str> {
@@ -123,7 +124,8 @@ fn series(folder: &Path, index: &Index, cells: Vec<usize>, warnings: &mut Vec<St
         match RunFiles::read(&path) {
             Ok(run) if run.metrics.is_some() && run.predictions.is_some() => runs.push((i, run)),
             Ok(_) => {
-                let message = format!("{}: metrics.json or predictions.tsv is missing; `study` writes it anew", path.display());
+                let message =
+                    format!("{}: metrics.json or predictions.tsv is missing; `study` writes it anew", path.display());
                 warnings.push(format!("{}: {message}", cell.title()));
                 damaged = Some("files missing".to_string());
             }

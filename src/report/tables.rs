@@ -20,6 +20,8 @@ pub enum Cell {
     Text(String),
     Count(u64),
     Score(Estimate),
+    /// A score that is not of all runs, and of which it is.
+    Partial(Estimate, String),
     /// Words in the place of a number.
     Note(String),
     /// The name of a protocol that leaks.
@@ -99,11 +101,14 @@ impl Table {
                     Cell::Text(text) | Cell::Note(text) => field(text),
                     Cell::Leaky(name) => format!("{}:LEAKY", field(name)),
                     Cell::Count(n) => n.to_string(),
-                    Cell::Score((value, _)) => number(*value),
+                    Cell::Score((value, _)) | Cell::Partial((value, _), _) => number(*value),
                 };
                 fields.push(first);
                 if *kind == Kind::Score {
-                    let interval = if let Cell::Score((_, interval)) = cell { *interval } else { None };
+                    let interval = match cell {
+                        Cell::Score((_, interval)) | Cell::Partial((_, interval), _) => *interval,
+                        _ => None,
+                    };
                     fields.extend([number(interval.map(|i| i.low)), number(interval.map(|i| i.high))]);
                 }
             }
@@ -139,6 +144,9 @@ impl Table {
                     Cell::Note(text) => format!("<span class='note'>{}</span>", escape(text)),
                     Cell::Count(n) => thousands(*n),
                     Cell::Score((value, interval)) => with_interval(*value, *interval),
+                    Cell::Partial((value, interval), of) => {
+                        format!("{} <span class='note'>{}</span>", with_interval(*value, *interval), escape(of))
+                    }
                 };
                 let class = if *kind == Kind::Text { "" } else { " class='n'" };
                 let (tag, scope) = if i == 0 && *kind == Kind::Text { ("th", " scope='row'") } else { ("td", "") };
