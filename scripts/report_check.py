@@ -19,7 +19,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 
 # What is wrong with the page as it stands.
 PROBLEMS = """(() => {
-  const wrong = [], wide = document.documentElement.scrollWidth - window.innerWidth;
+  const wrong = [], wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   if (wide > 0) wrong.push(`the page is ${wide} px wider than the window`);
   for (const svg of document.querySelectorAll('svg.drawing')) {
     const box = svg.getBoundingClientRect();

@@ -17,6 +17,7 @@ mod scale;
 mod scores;
 mod series;
 mod study;
+mod study_runs;
 mod svg;
 mod tables;
 
