@@ -5,7 +5,7 @@ CARGO ?= cargo
 ENGINE = target/release/epi-engine
 RUNS ?= runs
 
-.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle bench-tables clean
+.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle bench-tables report-check clean
 
 NVCC = build/nvcc/nvidia/cu13/bin/nvcc
 NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
@@ -54,6 +54,18 @@ lint: ## formatting and clippy, warnings denied
 
 gpu-bundle: ## build/gpu-bundle: tests and benchmarks for a machine with an NVIDIA driver and nothing else
 	@scripts/gpu_bundle.sh
+
+# Small runs, then every view of their reports. Debian's Chromium is fetched where there is none and apt-get may.
+report-check: build ## reports of small runs and a small study in headless Chromium; screenshots under runs/report-check
+	@command -v $${CHROMIUM:-chromium} >/dev/null || apt-get install -qy chromium >/dev/null || \
+		{ echo "report-check needs Chromium: install it, or name one in CHROMIUM"; exit 1; }
+	@rm -rf $(RUNS)/report-check && mkdir -p $(RUNS)/report-check
+	@$(ENGINE) study tests/data/report-study.toml --device cpu --out $(RUNS)/report-check/study
+	@for run in $$(dirname $$(find $(RUNS)/report-check/study/runs -name metrics.json)); do \
+		case $$run in *eplae*) $(ENGINE) explain latent $$run --limit 200 --copies 20 >/dev/null;; esac; \
+		$(ENGINE) report $$run >/dev/null || exit 1; done
+	@$(ENGINE) report $(RUNS)/report-check/study
+	@python3 scripts/report_check.py $(RUNS)/report-check/views $$(find $(RUNS)/report-check/study -name report.html)
 
 bench-tables: ## the tables of README.md and docs/benchmarks.md, from benches/results
 	@scripts/benchmarks.py tables

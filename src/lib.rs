@@ -18,7 +18,9 @@ pub mod explain;
 pub mod metrics;
 pub mod models;
 pub mod nn;
+pub mod report;
 pub mod rng;
+pub mod study;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -21,6 +21,8 @@ pub mod stream {
     pub const SYNTH: u32 = 0x2000_0004;
     /// Negatives drawn for tables that hold none.
     pub const NEGATIVES: u32 = 0x2000_0006;
+    /// Sequences of control experiments.
+    pub const CONTROL: u32 = 0x2000_0008;
     /// Features that the splits of boosted trees draw.
     pub const TREES: u32 = 0x2000_0010;
     /// Backgrounds of explanations.

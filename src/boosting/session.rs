@@ -178,6 +178,8 @@ pub fn train(
     let shares: serde_json::Map<String, Value> =
         importances.iter().map(|(n, share)| (n.clone(), json!(share))).collect();
     map.insert("importances".into(), shares.into());
+    let pairs = &table.pairs.table;
+    map.insert("data".into(), json!({ "cell_lines": pairs.cell_line_counts(0..pairs.rows.len() as u32) }));
     map.insert("training".into(), json!({ "trees": config.model.trees, "folds": splits.len(), "seconds": seconds }));
     let text = serde_json::to_string_pretty(&document).expect("results are JSON types");
     write_text(&folder.join("metrics.json"), &(text + "\n"))?;

@@ -12,6 +12,8 @@ pub mod inspect;
 pub mod output;
 mod predict;
 pub mod prepare;
+mod report;
+mod study;
 mod summary;
 pub mod synth;
 mod train;
@@ -62,8 +64,12 @@ enum Command {
     Summary(summary::Args),
     /// Score a split with element names and distance alone, and count what its parts share
     Audit(audit::Args),
+    /// Make many runs from one file, resumable
+    Study(study::Args),
     /// Compare the test scores of two runs over the same pairs
     Compare(compare::Args),
+    /// Tables and figures of a run or a study, as one page
+    Report(report::Args),
     /// What a trained model reads in the sequence, and what changing it does
     Explain(explain::Args),
     /// Time training steps, kernels or the data path
@@ -93,7 +99,9 @@ pub fn run(words: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Synth(args) => synth::run(args, &out).map(|()| ExitCode::SUCCESS),
         Command::Summary(args) => summary::run(args, &out),
         Command::Audit(args) => audit::run(args, &out),
+        Command::Study(args) => study::run(args, &out),
         Command::Compare(args) => compare::run(args, &out),
+        Command::Report(args) => report::run(args, &out),
         Command::Explain(args) => explain::run(args, &out),
         Command::Bench(args) => bench::run(args, &out),
         Command::Info => info::run(&out),

@@ -29,6 +29,11 @@ fn result(text: &str) {
     }
 }
 
+/// Where bars are drawn: nowhere when stderr is not a terminal.
+pub(super) fn target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
 impl Output {
     /// A line of the result, on stdout; nothing with `--json`. A closed pipe ends the output quietly.
     pub fn line(&self, text: impl AsRef<str>) {
@@ -53,7 +58,7 @@ impl Output {
     /// A progress bar of `total` `unit`s with rate and time left; silent when stderr is not a terminal.
     pub fn progress(&self, total: u64, unit: &str) -> ProgressBar {
         if !std::io::stderr().is_terminal() {
-            return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+            return ProgressBar::with_draw_target(Some(total), target());
         }
         let template =
             format!("{{msg}} {{wide_bar:.cyan/dim}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left");

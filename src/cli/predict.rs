@@ -9,6 +9,7 @@ use super::prepare::TableArgs;
 use super::trees;
 use super::watch::Watch;
 use crate::backend::{Device, device};
+use crate::data::control::controlled;
 use crate::data::{EpochPlan, Notes, PairTable, Sample, Side};
 use crate::evaluate::{predict, score};
 use crate::train::session::{self, Trained};
@@ -51,7 +52,10 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let pairs = predict::read_pairs(&args.pairs, args.table.options())?;
     let (dataset, notes) = match &args.genome {
         Some(genome) => {
-            predict::from_genome(pairs, genome, [config.data.enhancer_length, config.data.promoter_length])?
+            let lengths = [config.data.enhancer_length, config.data.promoter_length];
+            let (dataset, notes) = predict::from_genome(pairs, genome, lengths)?;
+            // A model of a control experiment sees new pairs as it saw those that it learned from.
+            (controlled(dataset, config.data.control)?, notes)
         }
         None => (predict::from_dataset(&pairs, &session::open_dataset(&config)?)?, pairs.notes),
     };

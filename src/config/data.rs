@@ -18,6 +18,37 @@ pub enum Balance {
     Oversample,
 }
 
+/// What is done to the sequences before a model sees them, in training and in scoring alike. Pairs, labels, split and
+/// baselines stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Nothing.
+    #[default]
+    None,
+    /// Every enhancer shows the same random bases: what the promoter alone tells.
+    PromoterOnly,
+    /// Every promoter shows the same random bases.
+    EnhancerOnly,
+    /// Every window is replaced by random bases of its own: identity stays, biology goes.
+    RandomDna,
+}
+
+impl Control {
+    /// As configurations and run folders call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Control::None => "none",
+            Control::PromoterOnly => "promoter-only",
+            Control::EnhancerOnly => "enhancer-only",
+            Control::RandomDna => "random-dna",
+        }
+    }
+    fn is_none(&self) -> bool {
+        *self == Control::None
+    }
+}
+
 /// Where the pairs come from and how training sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,6 +68,9 @@ pub struct DataConfig {
     pub shift: u32,
     /// Training pairs are reverse-complemented with probability one half, both elements together.
     pub reverse_complement: bool,
+    /// A control experiment: sequences taken away or replaced.
+    #[serde(skip_serializing_if = "Control::is_none")]
+    pub control: Control,
 }
 
 impl Default for DataConfig {
@@ -50,6 +84,7 @@ impl Default for DataConfig {
             positives_times: 20,
             shift: 0,
             reverse_complement: false,
+            control: Control::None,
         }
     }
 }

@@ -14,7 +14,7 @@ mod train;
 pub use boosted::{
     BoostedBalance, BoostedConfig, BoostedTrainConfig, FeaturesConfig, FeaturesTried, Regions, TargetFinderConfig,
 };
-pub use data::{Balance, DataConfig};
+pub use data::{Balance, Control, DataConfig};
 pub use load::{PRESETS, is_boosted, load, load_boosted, preset};
 pub use model::{EplaeConfig, EpsatConfig, Latent, LossKind, LstmAxis, ModelConfig, NormKind, ReconstructionLoss};
 pub use phase::{Objective, Phase, PhaseConfig};

@@ -25,6 +25,8 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Stop after this many optimiser steps, and score at most this many batches of a part; 0 = no limit.
     pub max_steps: u32,
+    /// Train on no more samples than this, counted in whole batches; 0 = no limit. Parts are scored whole.
+    pub max_samples: u64,
     /// Samples per step.
     pub batch: usize,
     /// Adam's learning rate.
@@ -60,6 +62,7 @@ impl Default for TrainConfig {
         TrainConfig {
             epochs: 50,
             max_steps: 0,
+            max_samples: 0,
             batch: 64,
             lr: 1e-3,
             beta1: 0.9,
@@ -80,6 +83,14 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Steps that `max_steps` and `max_samples` leave; 0 = no limit.
+    pub fn step_limit(&self) -> u32 {
+        let of_samples = u32::try_from(self.max_samples / self.batch.max(1) as u64).unwrap_or(u32::MAX);
+        match (self.max_steps, of_samples) {
+            (0, steps) | (steps, 0) => steps,
+            (a, b) => a.min(b),
+        }
+    }
     pub(super) fn validate(&self) -> Result<()> {
         let positive = |key: &str, value: f32| {
             if value.is_finite() && value > 0.0 {
@@ -99,6 +110,10 @@ impl TrainConfig {
         }
         if self.batch < 2 {
             return Err(Error::config("train.batch", "batch norm needs at least 2 samples in a batch"));
+        }
+        if self.max_samples > 0 && self.max_samples < self.batch as u64 {
+            let message = format!("{} samples are less than a batch of {}", self.max_samples, self.batch);
+            return Err(Error::config("train.max_samples", message));
         }
         if self.epochs == 0 {
             return Err(Error::config("train.epochs", "at least 1 (cap the work with train.max_steps)"));

@@ -251,6 +251,10 @@ impl Dataset {
         format::check(&pairs).map_err(|message| Error::config("data set", message))?;
         Ok(Dataset { pairs: Some(Arc::new(pairs)), ..self.clone() })
     }
+    /// The same data under another name, for messages.
+    pub fn called(self, path: &Path) -> Dataset {
+        Dataset { path: path.to_path_buf(), ..self }
+    }
     /// The pairs.
     pub fn table(&self) -> &PairTable {
         self.pairs.as_deref().unwrap_or(&self.tables.pairs)

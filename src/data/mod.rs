@@ -4,6 +4,7 @@ pub mod audit;
 pub mod augment;
 pub mod baselines;
 pub mod batch;
+pub mod control;
 pub mod cut;
 pub mod dataset;
 pub mod demo;

@@ -1,5 +1,6 @@
 //! The pair table: which enhancer goes with which promoter, and everything known about the pair but its sequence.
 
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Which of the two windows of a pair.
@@ -135,6 +136,17 @@ impl PairTable {
     pub fn sample_distance(&self, sample: &Sample) -> Option<i64> {
         let (e, p) = (&self.enhancers[sample.enhancer as usize], &self.promoters[sample.promoter as usize]);
         (e.contig.is_some() && e.contig == p.contig).then(|| ((e.start + e.end) - (p.start + p.end)).abs() / 2)
+    }
+    /// Pairs and positives of each cell line among `rows`, as `metrics.json` holds them.
+    pub fn cell_line_counts(&self, rows: impl Iterator<Item = u32>) -> Value {
+        let mut counts = vec![[0u64; 2]; self.cell_lines.len()];
+        for row in rows.map(|r| &self.rows[r as usize]) {
+            let [pairs, positives] = &mut counts[row.cell_line as usize];
+            (*pairs, *positives) = (*pairs + 1, *positives + u64::from(row.label));
+        }
+        let one =
+            |(name, [n, positives]): (&String, [u64; 2])| (name.clone(), json!({ "pairs": n, "positives": positives }));
+        self.cell_lines.iter().zip(counts).filter(|(_, [n, _])| *n > 0).map(one).collect::<Map<_, _>>().into()
     }
     /// Number of interacting pairs.
     pub fn positives(&self) -> usize {

@@ -22,8 +22,10 @@ pub struct State {
     pub leaky: Option<String>,
     /// Fingerprint of the data set: a run goes on only with the pairs it began with.
     pub data: String,
-    /// Optimiser steps made.
+    /// Optimiser steps made, and the samples they have seen.
     pub step: u32,
+    #[serde(default)]
+    pub samples: u64,
     /// The epoch and the batch of it that come next.
     pub epoch: u32,
     pub batch: usize,
@@ -52,6 +54,7 @@ impl State {
             leaky,
             data,
             step: 0,
+            samples: 0,
             epoch: 0,
             batch: 0,
             phase: 0,

@@ -178,13 +178,13 @@ impl<'a, B: Backend> Training<'a, B> {
     /// The step that the phase ends with at the latest.
     fn phase_end(&self) -> u32 {
         let end = self.state.phase_step.saturating_add(self.phase_steps(self.state.phase));
-        limited(end, self.config.max_steps)
+        limited(end, self.config.step_limit())
     }
     /// Steps that the run will make at most.
     pub fn total_steps(&self) -> u32 {
         let later = (self.state.phase + 1..self.phases.len()).map(|i| self.phase_steps(i));
         let all = later.fold(self.phase_end(), u32::saturating_add);
-        limited(all, self.config.max_steps)
+        limited(all, self.config.step_limit())
     }
     /// Applies the settings of the phase that the state names.
     fn enter_phase(&mut self) -> Result<()> {
@@ -197,8 +197,8 @@ impl<'a, B: Backend> Training<'a, B> {
     }
     /// Goes on to the next phase, with the best weights of this one and fresh moments; ends training after the last.
     fn end_phase(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let (next, step) = (self.state.phase + 1, self.state.step);
-        if next == self.phases.len() || (self.config.max_steps > 0 && step >= self.config.max_steps) {
+        let (next, step, limit) = (self.state.phase + 1, self.state.step, self.config.step_limit());
+        if next == self.phases.len() || (limit > 0 && step >= limit) {
             self.state.finished = true;
             return Ok(());
         }
@@ -247,6 +247,7 @@ impl<'a, B: Backend> Training<'a, B> {
             plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
             pending.push(self.step(&batch)?);
             samples += batch.len() as u64;
+            self.state.samples += batch.len() as u64;
             self.state.step += 1;
             self.state.batch += 1;
             let epoch_ends = self.state.batch == batches;

@@ -6,6 +6,7 @@ use super::run::check_phases;
 use super::{Observer, Outcome, RunFolder, Training};
 use crate::backend::Backend;
 use crate::config::Config;
+use crate::data::control::controlled;
 use crate::data::demo::demo;
 use crate::data::split::{Identity, Split, SplitSpec, split};
 use crate::data::{Dataset, EpochPlan, PairTable, Sample};
@@ -35,7 +36,7 @@ pub fn open_dataset(config: &Config) -> Result<Dataset> {
             return Err(Error::config(key, message));
         }
     }
-    Ok(dataset)
+    controlled(dataset, data.control)
 }
 
 /// Rows of the cell lines that the configuration asks for.
@@ -124,12 +125,14 @@ pub fn report(
     let lines = predictions(dataset.table(), &scored, &options(config))?;
     write_predictions(&folder.file("predictions.tsv"), &lines)?;
     let mut document = report.to_json();
+    let table = dataset.table();
+    document["data"] = json!({ "cell_lines": table.cell_line_counts(rows(config, table)?.into_iter()) });
     if let (Value::Object(map), Some(outcome)) = (&mut document, outcome) {
         map.insert(
             "training".into(),
             json!({
                 "steps": outcome.state.step, "best": outcome.state.stopping.best,
-                "samples": outcome.samples, "seconds": outcome.seconds,
+                "samples": outcome.samples, "seconds": outcome.seconds, "samples_seen": outcome.state.samples,
             }),
         );
     }
@@ -186,6 +189,8 @@ pub fn score_fold<B: Backend>(
     let (validation, validation_scores, reconstruction) = scores("validation", &split.validation)?;
     let (part, scores, reconstruction) = match part {
         Part::Validation => (validation.clone(), validation_scores.clone(), reconstruction),
+        // The protocols of two parts choose and test on the same samples.
+        Part::Test if split.test == split.validation => (validation.clone(), validation_scores.clone(), reconstruction),
         Part::Test => scores("test", &split.test)?,
         Part::Train => scores("train", &split.train)?,
         Part::All => {

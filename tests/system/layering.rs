@@ -5,8 +5,8 @@ use std::path::Path;
 /// From caller to called. A room may use those after it.
 const ROOMS: &[&[&str]] = &[
     &["cli"],
-    &["study"],
     &["report"],
+    &["study"],
     &["bench"],
     &["explain", "boosting", "train"],
     &["evaluate"],

@@ -14,6 +14,8 @@ mod evaluation;
 mod explain;
 mod layering;
 mod metrics;
+mod report;
 mod splits;
+mod study;
 mod support;
 mod training;

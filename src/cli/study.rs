@@ -1,0 +1,253 @@
+//! `epi-engine study`: many runs from one file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::info::COMMIT;
+use super::summary::thousands;
+use super::watch::{catch_interrupts, interrupted};
+use super::{Output, output};
+use crate::error::Error;
+use crate::study::{CellState, Observer, Plan, Study, lock};
+
+/// Make many runs from one file: models, cell lines, protocols, folds, seeds; resumable, one run folder each
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  epi-engine study examples/study.toml --dry-run         the cells, what each will train on, how long all will take
+  epi-engine study examples/study.toml --data-dir data   run what is not done; Ctrl-C saves, the same command goes on
+  epi-engine study my.toml --out runs/mine --scale 0.1 --json")]
+pub struct Args {
+    /// The study: sources of pairs, and groups of runs over them
+    #[arg(value_name = "FILE.toml")]
+    file: PathBuf,
+    /// Folder of the study (default: the file's `out`, else runs/study)
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Folder that the file's relative paths of data start from
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// auto, cpu, cuda[:N], emulator or reference
+    #[arg(long)]
+    device: Option<String>,
+    /// Multiply every sample budget, e.g. 0.1 for a quick look
+    #[arg(long, value_name = "FACTOR")]
+    scale: Option<f64>,
+    /// Print the cells, their budgets and the time they will take, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
+    let mut study = Study::read(&args.file)?;
+    if let Some(folder) = &args.out {
+        study.out.clone_from(folder);
+    }
+    if let Some(device) = &args.device {
+        study.device.clone_from(device);
+    }
+    study.data_dir = args.data_dir.clone().or(study.data_dir);
+    study.scale = args.scale.unwrap_or(study.scale);
+    study.validate()?;
+    let folder = study.out.clone();
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    if args.dry_run {
+        let plan = Plan::new(study, &folder, command, COMMIT, false)?;
+        table(&plan, out);
+        out.document(&document(&plan));
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Settings that cannot work are found before anything is written.
+    crate::study::tasks(&study, &folder)?;
+    let _lock = lock(&folder)?;
+    let mut plan = Plan::new(study, &folder, command, COMMIT, true)?;
+    out.note(format!("device     {}", plan.index.device));
+    out.note(format!("writes to  {}", folder.display()));
+    out.note(overview(&plan, plan.seconds_left(0.0)));
+    catch_interrupts();
+    let live = Live::new(out, &plan);
+    let ran = plan.run(&live);
+    live.finish();
+    ran?;
+    table(&plan, out);
+    out.document(&document(&plan));
+    if interrupted() {
+        let (done, all) = (plan.count(CellState::Done), plan.tasks.len());
+        let message = format!("{done} of {all} cells are done; the same command goes on with the others");
+        return Err(Error::Interrupted(message).into());
+    }
+    let failed: Vec<String> = plan
+        .index
+        .cells
+        .iter()
+        .filter(|cell| cell.state == CellState::Failed)
+        .map(|cell| format!("  {}: {}", cell.title(), cell.reason.as_deref().unwrap_or("")))
+        .collect();
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.note(format!("{} of {} cells failed:\n{}", failed.len(), plan.tasks.len(), failed.join("\n")));
+    Ok(ExitCode::FAILURE)
+}
+
+/// How many cells are in which state, and the time left.
+fn overview(plan: &Plan, left: Option<f64>) -> String {
+    let mut text = format!("{} cells", plan.tasks.len());
+    for state in [CellState::Done, CellState::Failed, CellState::NoData, CellState::Interrupted, CellState::Pending] {
+        let n = plan.count(state);
+        if n > 0 {
+            text += &format!(", {n} {}", state.name());
+        }
+    }
+    match left {
+        Some(seconds) if seconds > 0.0 => text + &format!("; about {} left", duration(seconds)),
+        _ => text,
+    }
+}
+
+/// `45 s`, `12 min`, `3 h 05 min`.
+fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match minutes {
+        0..2 => format!("{seconds:.0} s"),
+        2..90 => format!("{minutes} min"),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
+}
+
+/// Every cell: what it is, its budget, what it took or will take, its state.
+fn table(plan: &Plan, out: &Output) {
+    let width = plan.index.cells.iter().map(|cell| cell.title().len()).max().unwrap_or(0);
+    out.line(format!("{:<width$}  {:>9} {:>9} {:>12}  state", "cell", "training", "scoring", "time"));
+    for (cell, estimate) in plan.index.cells.iter().zip(&plan.estimates) {
+        let time = match (cell.state, estimate.seconds) {
+            (CellState::Done, _) => duration(cell.seconds),
+            (CellState::Pending | CellState::Interrupted, Some(seconds)) => format!("~ {}", duration(seconds)),
+            _ => "-".into(),
+        };
+        let reason = cell.reason.as_deref().map_or(String::new(), |reason| match cell.state {
+            CellState::NoData => format!(": {}", reason.trim_start_matches("no data here: ")),
+            _ => format!(": {reason}"),
+        });
+        out.line(format!(
+            "{:<width$}  {:>9} {:>9} {time:>12}  {}{reason}",
+            cell.title(),
+            thousands(estimate.train as usize),
+            thousands(estimate.score as usize),
+            cell.state.name()
+        ));
+    }
+    out.line(overview(plan, plan.seconds_left(0.0)));
+}
+
+/// The index, with the estimates beside the cells.
+fn document(plan: &Plan) -> Value {
+    let mut document = json!(plan.index);
+    if let Some(cells) = document["cells"].as_array_mut() {
+        for (cell, estimate) in cells.iter_mut().zip(&plan.estimates) {
+            cell["estimate"] = json!({
+                "samples_trained": estimate.train, "samples_scored": estimate.score, "seconds": estimate.seconds,
+            });
+        }
+    }
+    document["out"] = json!(plan.out);
+    document["seconds_left"] = json!(plan.seconds_left(0.0));
+    document
+}
+
+/// Cells that wait, shown below the running one.
+const NEXT: usize = 8;
+
+/// On a terminal: finished cells above, the running one as a bar, the next ones below it, and what is left. Otherwise a line
+/// for every change.
+struct Live<'a> {
+    out: &'a Output,
+    bars: MultiProgress,
+    running: ProgressBar,
+    waiting: Vec<ProgressBar>,
+    total: ProgressBar,
+    /// Share of the running cell, and when its line was last drawn.
+    drawn: Mutex<(f64, Instant)>,
+}
+
+impl<'a> Live<'a> {
+    fn new(out: &'a Output, plan: &Plan) -> Self {
+        let bars = MultiProgress::with_draw_target(output::target());
+        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is constant");
+        let line = || bars.add(ProgressBar::new(1).with_style(style("{wide_msg}")));
+        let running = bars.add(ProgressBar::new(1000).with_style(style("{prefix} {bar:24.cyan/dim} {wide_msg}")));
+        let waiting = (0..NEXT).map(|_| line()).collect();
+        let total = line();
+        let live = Live { out, bars, running, waiting, total, drawn: Mutex::new((0.0, Instant::now())) };
+        live.below(plan, 0.0);
+        live
+    }
+    /// What comes next, and the time left.
+    fn below(&self, plan: &Plan, share: f64) {
+        let next = plan.index.cells.iter().filter(|cell| cell.state == CellState::Pending);
+        let mut titles = next.map(|cell| format!("  then {}", cell.title()));
+        self.waiting.iter().for_each(|line| line.set_message(titles.next().unwrap_or_default()));
+        self.total.set_message(overview(plan, plan.seconds_left(share)));
+    }
+    fn finish(&self) {
+        for bar in [&self.running, &self.total].into_iter().chain(&self.waiting) {
+            bar.finish_and_clear();
+        }
+    }
+    fn line(&self, text: &str) {
+        if self.running.is_hidden() {
+            self.out.note(text);
+        } else {
+            let _ = self.bars.println(text);
+        }
+    }
+}
+
+impl Observer for Live<'_> {
+    fn changed(&self, plan: &Plan, cell: usize) {
+        let at = &plan.index.cells[cell];
+        let reason = at.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+        match at.state {
+            CellState::Running => {
+                self.running.set_prefix(at.title());
+                self.running.set_position(0);
+                self.running.set_message("");
+                *self.drawn.lock().expect("nothing panics while it is held") = (0.0, Instant::now());
+                if self.running.is_hidden() {
+                    self.line(&format!("[{}/{}] {}: running", cell + 1, plan.tasks.len(), at.title()));
+                }
+            }
+            state => {
+                let left = plan.seconds_left(0.0).map_or(String::new(), |s| format!("; about {} left", duration(s)));
+                let time = duration(at.seconds);
+                let (n, all, title) = (cell + 1, plan.tasks.len(), at.title());
+                self.line(&format!("[{n}/{all}] {title}: {} after {time}{reason}{left}", state.name()));
+            }
+        }
+        self.below(plan, 0.0);
+    }
+    fn progress(&self, plan: &Plan, _cell: usize, share: Option<f64>, words: &str) {
+        let mut drawn = self.drawn.lock().expect("nothing panics while it is held");
+        if let Some(share) = share {
+            drawn.0 = share;
+        }
+        self.running.set_position((1000.0 * drawn.0) as u64);
+        self.running.set_message(words.to_string());
+        if drawn.1.elapsed() > Duration::from_secs(1) {
+            drawn.1 = Instant::now();
+            self.below(plan, drawn.0);
+        }
+    }
+    fn say(&self, line: &str) {
+        if !self.running.is_hidden() {
+            self.line(&format!("    {line}"));
+        }
+    }
+    fn interrupted(&self) -> bool {
+        interrupted()
+    }
+}
