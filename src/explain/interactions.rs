@@ -23,11 +23,19 @@ pub struct Options {
     pub least_active: f64,
 }
 
-/// Two filters and how they attend to each other.
+/// What is tested on each side: sets of filters that count as one, active where any of them is.
+pub type Units = [Vec<Vec<usize>>; 2];
+
+/// Every filter by itself; a unit's number is its filter's.
+pub fn single(filters: [usize; 2]) -> Units {
+    filters.map(|n| (0..n).map(|c| vec![c]).collect())
+}
+
+/// Two units and how they attend to each other.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Interaction {
     pub block: &'static str,
-    /// Filters of the block's first and second side.
+    /// Units of the block's first and second side.
     pub first: usize,
     pub second: usize,
     /// Mean over pairs of the highest attention between them; 0 where they are not both active.
@@ -40,7 +48,7 @@ pub struct Interaction {
     pub distance: Option<f64>,
     /// One-sided Mann–Whitney test, foreground above background.
     pub p: f64,
-    /// False discovery rate over all blocks.
+    /// False discovery rate over all blocks of these units.
     pub q: f64,
 }
 
@@ -61,100 +69,115 @@ fn pooled<B: Backend>(scorer: &Scorer<'_, B>, windows: &Windows) -> Result<[(Vec
     Ok([sides[0].clone(), sides[1].clone()])
 }
 
-/// Highest attention between filters in one pair, and where: per block `[first][second]`.
-struct Sample {
-    strongest: [Vec<f32>; 3],
-    distance: [Vec<f32>; 3],
+/// The units that take part, and what is known of every two of them: per block `[first][second]`.
+struct Level {
+    /// Numbers of the units of each side.
+    active: [Vec<usize>; 2],
+    /// Per pair of windows the highest attention between the two; 0 where they are not both active.
+    strongest: [Vec<Vec<f32>>; 3],
+    /// Sum and number over the foreground of the distances at which they attend most.
+    distance: [Vec<(f64, usize)>; 3],
 }
 
-/// The filters of one side that take part, by their numbers.
-type Active = [Vec<usize>; 2];
+/// Highest attention in one pair, and the distance there.
+type Cell = (f32, Option<i64>);
 
-fn sample(
-    heads: &Heads,
-    activations: &[(Vec<f32>, usize); 2],
-    thresholds: &[Vec<f32>; 2],
-    active: &Active,
-    place: &Place,
-) -> Sample {
-    // Filters active at each position, by their place in `active`.
-    let at = |t: usize| -> Vec<usize> {
-        let side = usize::from(t >= heads.enhancer);
-        let (values, channels) = &activations[side];
-        let row = &values[(t - side * heads.enhancer) * channels..][..*channels];
-        let speaks = |c: usize| thresholds[side][c] > 0.0 && row[c] >= thresholds[side][c];
-        active[side].iter().enumerate().filter(|(_, c)| speaks(**c)).map(|(n, _)| n).collect()
-    };
-    let speaking: Vec<Vec<usize>> = (0..heads.time).map(at).collect();
-    let sizes = BLOCKS.map(|(_, a, b)| active[a].len() * active[b].len());
-    let mut out = Sample { strongest: sizes.map(|n| vec![0.0; n]), distance: sizes.map(|n| vec![f32::NAN; n]) };
-    let base = |t: usize| -> (usize, i64) {
-        let (side, i) = heads.place(t);
-        (side, place.starts[side] + i as i64)
-    };
-    let same_contig = place.contigs[0].is_some() && place.contigs[0] == place.contigs[1];
-    for from in (0..heads.time).step_by(TILE) {
-        let to = (from + TILE).min(heads.time);
-        let mut highest = heads.rows(0, from, to);
-        for head in 1..heads.heads {
-            highest.iter_mut().zip(heads.rows(head, from, to)).for_each(|(h, v)| *h = h.max(v));
+/// One pair of windows under way.
+struct Sample<'a> {
+    heads: &'a Heads,
+    place: &'a Place,
+    /// Active units at each position, by their place in [`Level::active`].
+    speaking: Vec<Vec<usize>>,
+    /// Active units of each side.
+    sizes: [usize; 2],
+    /// Per block `[first][second]`.
+    cells: [Vec<Cell>; 3],
+}
+
+impl<'a> Sample<'a> {
+    fn new(
+        heads: &'a Heads,
+        place: &'a Place,
+        activations: &[(Vec<f32>, usize); 2],
+        thresholds: &[Vec<f32>; 2],
+        units: &Units,
+        active: &[Vec<usize>; 2],
+    ) -> Self {
+        let at = |t: usize| -> Vec<usize> {
+            let side = usize::from(t >= heads.enhancer);
+            let (values, channels) = &activations[side];
+            let row = &values[(t - side * heads.enhancer) * channels..][..*channels];
+            let speaks = |unit: usize| units[side][unit].iter().any(|&c| is_active(row[c], thresholds[side][c]));
+            active[side].iter().enumerate().filter(|(_, u)| speaks(**u)).map(|(n, _)| n).collect()
+        };
+        let sizes = active.each_ref().map(Vec::len);
+        let cells = BLOCKS.map(|(_, a, b)| vec![(0.0, None); sizes[a] * sizes[b]]);
+        Sample { heads, place, speaking: (0..heads.time).map(at).collect(), sizes, cells }
+    }
+    /// Takes in the highest attention over heads of one query to every key.
+    fn add(&mut self, query: usize, row: &[f32]) {
+        let Sample { heads, place, speaking, sizes, cells } = self;
+        if speaking[query].is_empty() {
+            return;
         }
-        for (query, row) in (from..to).zip(highest.chunks_exact(heads.time)) {
-            if speaking[query].is_empty() {
+        let query_side = usize::from(query >= heads.enhancer);
+        // The key at which each unit of each side receives most.
+        let mut best = sizes.map(|n| vec![(0.0f32, 0usize); n]);
+        for (key, &weight) in row.iter().enumerate() {
+            let key_side = usize::from(key >= heads.enhancer);
+            // Within an element, places that share bases would only tell that filters overlap.
+            if key_side == query_side && key.abs_diff(query) * heads.pool < heads.seen {
                 continue;
             }
-            let query_side = usize::from(query >= heads.enhancer);
-            // The key at which each filter of each side receives most.
-            let mut best = [vec![(0.0f32, 0usize); active[0].len()], vec![(0.0f32, 0usize); active[1].len()]];
-            for (key, &weight) in row.iter().enumerate() {
-                let key_side = usize::from(key >= heads.enhancer);
-                // Within an element, places that share bases would only tell that filters overlap.
-                if key_side == query_side && key.abs_diff(query) * heads.pool < heads.seen {
-                    continue;
-                }
-                for &g in &speaking[key] {
-                    if weight > best[key_side][g].0 {
-                        best[key_side][g] = (weight, key);
-                    }
+            for &g in &speaking[key] {
+                if weight > best[key_side][g].0 {
+                    best[key_side][g] = (weight, key);
                 }
             }
-            for (block, (_, a, b)) in BLOCKS.into_iter().enumerate() {
-                // Attention counts in either direction.
-                let other = if a == b && a == query_side {
-                    a
-                } else if a != b {
-                    1 - query_side
-                } else {
-                    continue;
-                };
-                for &f in &speaking[query] {
-                    for (g, &(weight, key)) in best[other].iter().enumerate().filter(|(_, b)| b.0 > 0.0) {
-                        let (first, second) =
-                            if a != b && query_side == 1 || a == b && g < f { (g, f) } else { (f, g) };
-                        let cell = first * active[b].len() + second;
-                        if weight > out.strongest[block][cell] {
-                            out.strongest[block][cell] = weight;
-                            let ((_, x), (_, y)) = (base(query), base(key));
-                            let known = a == b || same_contig;
-                            out.distance[block][cell] = if known { (x - y).abs() as f32 } else { f32::NAN };
-                        }
+        }
+        let base = |t: usize| {
+            let (side, i) = heads.place(t);
+            place.starts[side] + i as i64
+        };
+        let same_contig = place.contigs[0].is_some() && place.contigs[0] == place.contigs[1];
+        for (block, (_, a, b)) in BLOCKS.into_iter().enumerate() {
+            // Attention counts in either direction.
+            let other = if a == b && a == query_side {
+                a
+            } else if a != b {
+                1 - query_side
+            } else {
+                continue;
+            };
+            for &f in &speaking[query] {
+                for (g, &(weight, key)) in best[other].iter().enumerate().filter(|(_, b)| b.0 > 0.0) {
+                    let (first, second) = if a != b && query_side == 1 || a == b && g < f { (g, f) } else { (f, g) };
+                    let cell = &mut cells[block][first * sizes[b] + second];
+                    if weight > cell.0 {
+                        let known = a == b || same_contig;
+                        *cell = (weight, known.then(|| (base(query) - base(key)).abs()));
                     }
                 }
             }
         }
     }
-    out
 }
 
-/// Tests every two filters that are active often enough. Pairs of windows are worked through one at a time; what is kept of
-/// each is one number for every two filters. `tick` is told the passes done (two a pair).
+fn is_active(value: f32, threshold: f32) -> bool {
+    threshold > 0.0 && value >= threshold
+}
+
+/// Tests every two units of each set that are active often enough: a list of interactions for each of `levels`, the most
+/// significant first. Pairs of windows are worked through one at a time; what is kept of each is one number for every two
+/// units. `tick` is told the passes done (two a pair).
 pub fn interactions<B: Backend>(
     scorer: &Scorer<'_, B>,
     foreground: &[(Place, Windows)],
     background: &[(Place, Windows)],
+    levels: &[Units],
     options: &Options,
     tick: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<Vec<Interaction>> {
+) -> Result<Vec<Vec<Interaction>>> {
     if foreground.len() < 5 || background.len() < 5 {
         let message = format!("{} pairs against {}: at least 5 of each are needed", foreground.len(), background.len());
         return Err(Error::config("--part", message));
@@ -173,62 +196,100 @@ pub fn interactions<B: Backend>(
         tick(done)?;
     }
     let thresholds = highest.map(|side| side.into_iter().map(|h| options.share * h).collect::<Vec<f32>>());
-    // Which filters speak often enough to be worth a test.
-    let mut spoke = [vec![0usize; thresholds[0].len()], vec![0usize; thresholds[1].len()]];
+    // Which units speak often enough to be worth a test.
+    let mut spoke: Vec<[Vec<usize>; 2]> = levels.iter().map(|l| l.each_ref().map(|side| vec![0; side.len()])).collect();
     for (_, windows) in foreground {
         for (side, (values, channels)) in pooled(scorer, windows)?.iter().enumerate() {
-            for (c, &threshold) in thresholds[side].iter().enumerate() {
-                let mut column = values.iter().skip(c).step_by(*channels);
-                spoke[side][c] += usize::from(threshold > 0.0 && column.any(|v| *v >= threshold));
+            let mut speaks = vec![false; *channels];
+            for row in values.chunks_exact(*channels) {
+                speaks.iter_mut().zip(row).zip(&thresholds[side]).for_each(|((s, &v), &t)| *s |= is_active(v, t));
+            }
+            for (units, spoke) in levels.iter().zip(&mut spoke) {
+                for (unit, count) in units[side].iter().zip(&mut spoke[side]) {
+                    *count += usize::from(unit.iter().any(|&c| speaks[c]));
+                }
             }
         }
     }
     let least = (options.least_active * foreground.len() as f64).ceil().max(3.0) as usize;
-    let active: Active = spoke.map(|s| (0..s.len()).filter(|&c| s[c] >= least).collect());
-    let mut samples = Vec::new();
-    for (place, windows) in all() {
+    let level = |spoke: [Vec<usize>; 2]| {
+        let active = spoke.map(|s| (0..s.len()).filter(|&c| s[c] >= least).collect::<Vec<usize>>());
+        let sizes = BLOCKS.map(|(_, a, b)| active[a].len() * active[b].len());
+        Level { active, strongest: Default::default(), distance: sizes.map(|n| vec![(0.0, 0); n]) }
+    };
+    let mut found: Vec<Level> = spoke.into_iter().map(level).collect();
+    for (number, (place, windows)) in all().enumerate() {
         let heads = Heads::of(scorer, windows)?;
-        samples.push(sample(&heads, &pooled(scorer, windows)?, &thresholds, &active, place));
+        let activations = pooled(scorer, windows)?;
+        let sample = |(units, level): (&Units, &Level)| {
+            Sample::new(&heads, place, &activations, &thresholds, units, &level.active)
+        };
+        let mut samples: Vec<Sample> = levels.iter().zip(&found).map(sample).collect();
+        for from in (0..heads.time).step_by(TILE) {
+            let to = (from + TILE).min(heads.time);
+            let mut highest = heads.rows(0, from, to);
+            for head in 1..heads.heads {
+                highest.iter_mut().zip(heads.rows(head, from, to)).for_each(|(h, v)| *h = h.max(v));
+            }
+            for (query, row) in (from..to).zip(highest.chunks_exact(heads.time)) {
+                samples.iter_mut().for_each(|sample| sample.add(query, row));
+            }
+        }
+        for (level, sample) in found.iter_mut().zip(samples) {
+            for (block, cells) in sample.cells.into_iter().enumerate() {
+                let known = cells.iter().zip(&mut level.distance[block]).filter(|_| number < foreground.len());
+                for (cell, (sum, count)) in known {
+                    if let Some(distance) = cell.1 {
+                        (*sum, *count) = (*sum + distance as f64, *count + 1);
+                    }
+                }
+                level.strongest[block].push(cells.into_iter().map(|c| c.0).collect());
+            }
+        }
         done += 1;
         tick(done)?;
     }
-    let (front, back) = samples.split_at(foreground.len());
-    let mut found = Vec::new();
-    for (block, (name, a, b)) in BLOCKS.into_iter().enumerate() {
-        for (f, &first) in active[a].iter().enumerate() {
-            for (g, &second) in active[b].iter().enumerate().filter(|(g, _)| a != b || *g >= f) {
-                let cell = f * active[b].len() + g;
-                let of = |samples: &[Sample]| samples.iter().map(|s| s.strongest[block][cell]).collect::<Vec<f32>>();
-                let (x, y) = (of(front), of(back));
-                let pairs = x.iter().filter(|v| **v > 0.0).count();
-                if pairs < least {
-                    continue;
-                }
-                let mean = |v: &[f32]| v.iter().map(|&v| f64::from(v)).sum::<f64>() / v.len() as f64;
-                let distances: Vec<f64> =
-                    front.iter().map(|s| f64::from(s.distance[block][cell])).filter(|d| d.is_finite()).collect();
-                let distance = (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64);
-                found.push(Interaction {
-                    block: name,
-                    first,
-                    second,
-                    foreground: mean(&x),
-                    background: mean(&y),
-                    pairs,
-                    distance,
-                    p: mann_whitney_greater(&x, &y),
-                    q: 1.0,
-                });
-            }
-        }
-    }
-    let q = benjamini_hochberg(&found.iter().map(|i| i.p).collect::<Vec<_>>());
-    found.iter_mut().zip(q).for_each(|(i, q)| i.q = q);
-    found.sort_by(|a, b| a.p.total_cmp(&b.p).then(b.foreground.total_cmp(&a.foreground)));
-    Ok(found)
+    Ok(found.iter().map(|level| level.test(foreground.len(), least)).collect())
 }
 
-/// The strongest interactions below `fdr` between enhancer filters (left) and promoter filters (right).
+impl Level {
+    /// All tests; the first `foreground` pairs against the others.
+    fn test(&self, foreground: usize, least: usize) -> Vec<Interaction> {
+        let mut found = Vec::new();
+        for (block, (name, a, b)) in BLOCKS.into_iter().enumerate() {
+            for (f, &first) in self.active[a].iter().enumerate() {
+                for (g, &second) in self.active[b].iter().enumerate().filter(|(g, _)| a != b || *g >= f) {
+                    let cell = f * self.active[b].len() + g;
+                    let values: Vec<f32> = self.strongest[block].iter().map(|sample| sample[cell]).collect();
+                    let (x, y) = values.split_at(foreground);
+                    let pairs = x.iter().filter(|v| **v > 0.0).count();
+                    if pairs < least {
+                        continue;
+                    }
+                    let mean = |v: &[f32]| v.iter().map(|&v| f64::from(v)).sum::<f64>() / v.len() as f64;
+                    let (sum, count) = self.distance[block][cell];
+                    found.push(Interaction {
+                        block: name,
+                        first,
+                        second,
+                        foreground: mean(x),
+                        background: mean(y),
+                        pairs,
+                        distance: (count > 0).then(|| sum / count as f64),
+                        p: mann_whitney_greater(x, y),
+                        q: 1.0,
+                    });
+                }
+            }
+        }
+        let q = benjamini_hochberg(&found.iter().map(|i| i.p).collect::<Vec<_>>());
+        found.iter_mut().zip(q).for_each(|(i, q)| i.q = q);
+        found.sort_by(|a, b| a.p.total_cmp(&b.p).then(b.foreground.total_cmp(&a.foreground)));
+        found
+    }
+}
+
+/// The strongest interactions below `fdr` between units of the enhancer (left) and of the promoter (right), by their names.
 pub fn draw(found: &[Interaction], names: &[Vec<String>; 2], fdr: f64) -> String {
     const MOST: usize = 40;
     let mut svg = Svg::new();

@@ -4,13 +4,13 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::RunArgs;
-use super::filters::{matches, read_filters};
+use super::filters::read_filters;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::{Sample, meme};
 use crate::error::Error;
-use crate::explain::interactions::{self, Options};
-use crate::explain::pairs::SIDES;
+use crate::explain::filters::{Filter, matches, readings};
+use crate::explain::interactions::{self, Interaction, Options, Units, single};
 use crate::explain::shuffle::dinucleotides;
 use crate::explain::similarity::Measure;
 use crate::explain::{Place, Scorer, Windows};
@@ -32,7 +32,8 @@ enum Background {
 ///
 /// For every two filters the highest attention between places where they are active, in each pair; interacting pairs
 /// against the background by a Mann–Whitney test, with a false discovery rate over everything that was tested. Writes
-/// interactions.tsv and a drawing of the network.
+/// interactions.tsv and a drawing of the network. With --motifs, filters that read the same known motif are tested once more
+/// as one: interactions-motifs.tsv, and its drawing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   epi-engine explain interactions runs/fold0 --motifs JASPAR.meme
@@ -93,21 +94,28 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     };
     let options = Options { share: args.share, least_active: args.least_active };
     let watch = Watch::new(out, None);
-    let (found, names) = on_device!(&opened.device, backend => {
+    let (levels, names) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
         let sides = read_filters(&opened, &scorer, args.part, 2000, args.share, out)?;
-        let names = sides.each_ref().map(|found| -> Vec<String> {
-            let matched = match &database {
-                Some(database) => matches(found, database, Measure::Pearson, args.seed),
-                None => vec![None; found.len()],
-            };
-            let name = |(filter, matched): (&crate::explain::filters::Filter, &Option<_>)| {
-                let known = matched.as_ref().filter(|m: &&crate::explain::similarity::Match| m.q < args.fdr);
-                known.map_or(filter.name(), |m| format!("{} {}", filter.name(), m.motif))
-            };
-            found.iter().zip(&matched).map(name).collect()
-        });
+        let mut names = vec![sides.each_ref().map(|found| found.iter().map(Filter::name).collect::<Vec<_>>())];
+        let mut units = vec![single(sides.each_ref().map(Vec::len))];
+        if let Some(database) = &database {
+            let mut motifs: [Vec<String>; 2] = Default::default();
+            let mut together = Units::default();
+            for (side, found) in sides.iter().enumerate() {
+                let matched = matches(found, database, Measure::Pearson, args.seed);
+                for read in readings(found, &matched, args.fdr) {
+                    for &c in &read.filters {
+                        names[0][side][c] += &format!(" {}", read.motif);
+                    }
+                    motifs[side].push(read.motif);
+                    together[side].push(read.filters);
+                }
+            }
+            names.push(motifs);
+            units.push(together);
+        }
         let bar = out.progress(2 * (foreground.len() + background.len()) as u64, "passes");
         let mut tick = |done| {
             bar.set_position(done);
@@ -116,52 +124,58 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
             }
             Ok(())
         };
-        let found = interactions::interactions(&scorer, &foreground, &background, &options, &mut tick)?;
+        let found = interactions::interactions(&scorer, &foreground, &background, &units, &options, &mut tick)?;
         bar.finish_and_clear();
         (found, names)
     });
-    let side_of = |block: &str| interactions::BLOCKS.into_iter().find(|b| b.0 == block).expect("a block");
-    let name = |side: usize, c: usize| names[side].get(c).cloned().unwrap_or_else(|| format!("{}_{c}", SIDES[side]));
+    let mut documents: Vec<Vec<serde_json::Value>> = Vec::new();
+    for (n, (found, file)) in levels.iter().zip(["interactions", "interactions-motifs"]).enumerate() {
+        opened.out.write(&format!("{file}.tsv"), table(found, &names[n]).as_bytes())?;
+        opened.out.write(&format!("{file}.svg"), interactions::draw(found, &names[n], args.fdr).as_bytes())?;
+        documents.push(found.iter().take(100).map(|i| document(i, &names[n])).collect());
+    }
+    let below = |found: &[Interaction]| found.iter().filter(|i| i.q < args.fdr).count();
+    out.line(format!("{} interacting pairs against {}", foreground.len(), background.len()));
+    for ((found, documents), what) in levels.iter().zip(&documents).zip(["filters", "known motifs"]) {
+        let (tested, significant, fdr) = (found.len(), below(found), args.fdr);
+        out.line(format!("{tested} pairs of {what} tested, {significant} below a false discovery rate of {fdr}"));
+        for d in documents.iter().take(significant.min(10)) {
+            let text = |key: &str| d[key].as_str().unwrap_or_default();
+            let q = d["q"].as_f64().unwrap_or(1.0);
+            out.line(format!("  {}: {} with {}, q {q:.1e}", text("block"), text("first"), text("second")));
+        }
+    }
+    out.document(&json!({
+        "out": opened.out.path(), "foreground": foreground.len(), "background": background.len(),
+        "tested": levels[0].len(), "significant": below(&levels[0]), "interactions": documents[0],
+        "motifs": documents.get(1),
+    }));
+    Ok(())
+}
+
+/// Names of both units of an interaction.
+fn named<'a>(i: &Interaction, names: &'a [Vec<String>; 2]) -> [&'a str; 2] {
+    let (_, a, b) = interactions::BLOCKS.into_iter().find(|b| b.0 == i.block).expect("a block");
+    [&names[a][i.first], &names[b][i.second]]
+}
+
+fn document(i: &Interaction, names: &[Vec<String>; 2]) -> serde_json::Value {
+    let [first, second] = named(i, names);
+    json!({
+        "block": i.block, "first": first, "second": second, "foreground": i.foreground,
+        "background": i.background, "pairs": i.pairs, "distance": i.distance, "p": i.p, "q": i.q,
+    })
+}
+
+fn table(found: &[Interaction], names: &[Vec<String>; 2]) -> String {
     let mut text = String::from("block\tfirst\tsecond\tforeground\tbackground\tpairs\tdistance\tp\tq\n");
-    let mut documents = Vec::new();
-    for i in &found {
-        let (block, a, b) = side_of(i.block);
-        let (first, second) = (name(a, i.first), name(b, i.second));
+    for i in found {
+        let ([first, second], block) = (named(i, names), i.block);
         let distance = i.distance.map_or("NA".into(), |d| format!("{d:.0}"));
         text += &format!(
             "{block}\t{first}\t{second}\t{:e}\t{:e}\t{}\t{distance}\t{:.3e}\t{:.3e}\n",
             i.foreground, i.background, i.pairs, i.p, i.q
         );
-        if documents.len() < 100 {
-            documents.push(json!({
-                "block": block, "first": first, "second": second, "foreground": i.foreground,
-                "background": i.background, "pairs": i.pairs, "distance": i.distance, "p": i.p, "q": i.q,
-            }));
-        }
     }
-    opened.out.write("interactions.tsv", text.as_bytes())?;
-    opened.out.write("interactions.svg", interactions::draw(&found, &names, args.fdr).as_bytes())?;
-    let significant = found.iter().filter(|i| i.q < args.fdr).count();
-    out.line(format!(
-        "{} interacting pairs against {}: {} pairs of filters tested, {significant} below a false discovery rate of {}",
-        foreground.len(),
-        background.len(),
-        found.len(),
-        args.fdr
-    ));
-    for d in documents.iter().take(significant.min(10)) {
-        let text = |key: &str| d[key].as_str().unwrap_or_default().to_string();
-        out.line(format!(
-            "  {}: {} with {}, q {:.1e}",
-            text("block"),
-            text("first"),
-            text("second"),
-            d["q"].as_f64().unwrap_or(1.0)
-        ));
-    }
-    out.document(&json!({
-        "out": opened.out.path(), "foreground": foreground.len(), "background": background.len(),
-        "tested": found.len(), "significant": significant, "interactions": documents,
-    }));
-    Ok(())
+    text
 }
