@@ -3,6 +3,7 @@
 
 use super::attention::{Heads, TILE};
 use super::pairs::Place;
+use super::partial::{Partial, line};
 use super::scorer::{Scorer, Windows};
 use super::statistics::{benjamini_hochberg, mann_whitney_greater};
 use super::svg::Svg;
@@ -111,8 +112,19 @@ impl<'a> Sample<'a> {
             active[side].iter().enumerate().filter(|(_, u)| speaks(**u)).map(|(n, _)| n).collect()
         };
         let sizes = active.each_ref().map(Vec::len);
-        let cells = BLOCKS.map(|(_, a, b)| vec![(0.0, None); sizes[a] * sizes[b]]);
+        let cells = Level::no_cells(active);
         Sample { heads, place, speaking: (0..heads.time).map(at).collect(), sizes, cells }
+    }
+    /// Every two units that attend to each other at all, as [`Partial`] keeps them: per block their number, then number of the
+    /// cell, attention and distance (-1 where it is not known) of each.
+    fn numbers(&self, out: &mut Vec<f64>) {
+        for block in &self.cells {
+            let there = || block.iter().enumerate().filter(|(_, cell)| cell.0 > 0.0);
+            out.push(there().count() as f64);
+            for (n, &(weight, distance)) in there() {
+                out.extend([n as f64, weight.into(), distance.map_or(-1.0, |d| d as f64)]);
+            }
+        }
     }
     /// Takes in the highest attention over heads of one query to every key.
     fn add(&mut self, query: usize, row: &[f32]) {
@@ -169,13 +181,14 @@ fn is_active(value: f32, threshold: f32) -> bool {
 
 /// Tests every two units of each set that are active often enough: a list of interactions for each of `levels`, the most
 /// significant first. Pairs of windows are worked through one at a time; what is kept of each is one number for every two
-/// units. `tick` is told the passes done (two a pair).
+/// units, in `kept` too, where those of an earlier run that stopped come from. `tick` is told the passes done (two a pair).
 pub fn interactions<B: Backend>(
     scorer: &Scorer<'_, B>,
     foreground: &[(Place, Windows)],
     background: &[(Place, Windows)],
     levels: &[Units],
     options: &Options,
+    kept: Option<(&mut Partial, Vec<Vec<f64>>)>,
     tick: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Vec<Interaction>>> {
     if foreground.len() < 5 || background.len() < 5 {
@@ -218,7 +231,20 @@ pub fn interactions<B: Backend>(
         Level { active, strongest: Default::default(), distance: sizes.map(|n| vec![(0.0, 0); n]) }
     };
     let mut found: Vec<Level> = spoke.into_iter().map(level).collect();
+    let (mut partial, known) = kept.unzip();
+    let mut known = known.unwrap_or_default().into_iter();
     for (number, (place, windows)) in all().enumerate() {
+        if let Some(numbers) = known.next() {
+            let damaged = || Error::config("--out", "results kept there are damaged: remove .interactions.partial");
+            let mut rest = numbers.as_slice();
+            for level in &mut found {
+                let cells = level.cells(&mut rest).ok_or_else(damaged)?;
+                level.add(cells, number < foreground.len());
+            }
+            done += 1;
+            tick(done)?;
+            continue;
+        }
         let heads = Heads::of(scorer, windows)?;
         let activations = pooled(scorer, windows)?;
         let sample = |(units, level): (&Units, &Level)| {
@@ -235,16 +261,14 @@ pub fn interactions<B: Backend>(
                 samples.iter_mut().for_each(|sample| sample.add(query, row));
             }
         }
-        for (level, sample) in found.iter_mut().zip(samples) {
-            for (block, cells) in sample.cells.into_iter().enumerate() {
-                let known = cells.iter().zip(&mut level.distance[block]).filter(|_| number < foreground.len());
-                for (cell, (sum, count)) in known {
-                    if let Some(distance) = cell.1 {
-                        (*sum, *count) = (*sum + distance as f64, *count + 1);
-                    }
-                }
-                level.strongest[block].push(cells.into_iter().map(|c| c.0).collect());
-            }
+        if let Some(partial) = &mut partial {
+            let mut numbers = Vec::new();
+            samples.iter().for_each(|sample| sample.numbers(&mut numbers));
+            partial.append([line(numbers)])?;
+        }
+        let all: Vec<[Vec<Cell>; 3]> = samples.into_iter().map(|s| s.cells).collect();
+        for (level, cells) in found.iter_mut().zip(all) {
+            level.add(cells, number < foreground.len());
         }
         done += 1;
         tick(done)?;
@@ -253,6 +277,35 @@ pub fn interactions<B: Backend>(
 }
 
 impl Level {
+    /// Empty cells of every block.
+    fn no_cells(active: &[Vec<usize>; 2]) -> [Vec<Cell>; 3] {
+        BLOCKS.map(|(_, a, b)| vec![(0.0, None); active[a].len() * active[b].len()])
+    }
+    /// What [`Sample::numbers`] put down, taken from the front of `numbers`.
+    fn cells(&self, numbers: &mut &[f64]) -> Option<[Vec<Cell>; 3]> {
+        let mut cells = Self::no_cells(&self.active);
+        for block in &mut cells {
+            let (&count, rest) = numbers.split_first()?;
+            let (here, after) = rest.split_at_checked(3 * count as usize)?;
+            for cell in here.chunks_exact(3) {
+                let distance = (cell[2] >= 0.0).then_some(cell[2] as i64);
+                *block.get_mut(cell[0] as usize)? = (cell[1] as f32, distance);
+            }
+            *numbers = after;
+        }
+        Some(cells)
+    }
+    /// Takes in one pair of windows.
+    fn add(&mut self, cells: [Vec<Cell>; 3], foreground: bool) {
+        for (block, cells) in cells.into_iter().enumerate() {
+            for (cell, (sum, count)) in cells.iter().zip(&mut self.distance[block]).filter(|_| foreground) {
+                if let Some(distance) = cell.1 {
+                    (*sum, *count) = (*sum + distance as f64, *count + 1);
+                }
+            }
+            self.strongest[block].push(cells.into_iter().map(|c| c.0).collect());
+        }
+    }
     /// All tests; the first `foreground` pairs against the others.
     fn test(&self, foreground: usize, least: usize) -> Vec<Interaction> {
         let mut found = Vec::new();

@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use epi_engine::backend::cpu::Cpu;
-use epi_engine::config;
+use epi_engine::config::{self, EpsatConfig, ModelConfig};
 use epi_engine::data::synth::{self, Background, Level, SynthOptions};
 use epi_engine::data::{Dataset, Side, meme};
 use epi_engine::explain::filters::{Reading, filters, matches, readings};
 use epi_engine::explain::interactions::{Interaction, Options, Units, interactions, single};
+use epi_engine::explain::mutate::{Plan, choose_reuse};
 use epi_engine::explain::similarity::Measure;
-use epi_engine::explain::{Place, Scorer, Windows};
+use epi_engine::explain::{Place, Reuse, Scorer, Windows};
+use epi_engine::models::{Model, Network};
+use epi_engine::nn::Parameters;
+use epi_engine::rng::Stream;
 use epi_engine::train::session::{self, Trained};
 use epi_engine::train::{RunFolder, Silent};
 
@@ -54,8 +58,7 @@ fn explain(dataset: &Dataset, trained: &Trained<Cpu>) -> Found {
         filters(&scorer, dataset, usize::from(s == Side::Promoter), &elements, 0.5, &mut |_| {}).unwrap()
     });
     let database = meme::built_in();
-    let readings =
-        found.each_ref().map(|side| readings(side, &matches(side, &database, Measure::Pearson, 1), 0.05));
+    let readings = found.each_ref().map(|side| readings(side, &matches(side, &database, Measure::Pearson, 1), 0.05));
     let mut names = found.each_ref().map(|side| vec![None; side.len()]);
     for r in readings.iter().flatten() {
         r.filters.iter().for_each(|&c| names[r.side][c] = Some(r.motif.clone()));
@@ -63,7 +66,7 @@ fn explain(dataset: &Dataset, trained: &Trained<Cpu>) -> Found {
     let together: Units = readings.each_ref().map(|side| side.iter().map(|r| r.filters.clone()).collect());
     let units = [single(found.each_ref().map(Vec::len)), together];
     let options = Options { share: 0.5, least_active: 0.1 };
-    let mut both = interactions(&scorer, &foreground, &background, &units, &options, &mut |_| Ok(())).unwrap();
+    let mut both = interactions(&scorer, &foreground, &background, &units, &options, None, &mut |_| Ok(())).unwrap();
     let motifs = both.pop().unwrap();
     Found { readings, names, filters: both.pop().unwrap(), motifs }
 }
@@ -112,11 +115,38 @@ fn planted_pairs_of_motifs_lead_filters_and_interactions() {
 }
 
 #[test]
+fn copies_of_a_full_size_pair_score_as_they_do_in_full() {
+    let (cpu, network) = (Cpu::new(), Network::new(&ModelConfig::Epsat(EpsatConfig::default())));
+    let parameters = Parameters::new(&cpu, network.specs(3000, 2000), 5).unwrap();
+    let scorer = Scorer::new(&cpu, &network, &parameters, 63).unwrap();
+    let mut random = Stream::new(9, 1, 0);
+    let codes = [3000, 2000].map(|length| (0..length).map(|_| random.below(4) as u8).collect());
+    let base = scorer.base(Windows { codes, beyond: Default::default() }).unwrap();
+    let edits = Plan { bases: true, windows: None, deletions: vec![], sides: vec![0, 1], seed: 0 }.edits(&base.windows);
+    assert_eq!(edits.len(), 15_000);
+    let (reuse, check) = choose_reuse(&scorer, &base, &edits, 1e-3).unwrap();
+    println!("{reuse:?} {check:?}");
+    assert_ne!(reuse, Reuse::Exact, "{check:?}");
+    // Batches as mutagenesis forms them, at both ends and where the elements meet.
+    let (mut off, mut largest) = (0.0f32, 0.0f32);
+    for batch in [0, 71, 142, 143, 190, 238] {
+        let batch = &edits[63 * batch..(63 * batch + 63).min(edits.len())];
+        let [near, full] = [reuse, Reuse::Exact].map(|reuse| scorer.edited(&base, batch, reuse).unwrap());
+        for (a, b) in near.iter().zip(&full) {
+            off = off.max((a.log_odds - b.log_odds).abs());
+            largest = largest.max((b.log_odds - base.score.log_odds).abs());
+        }
+    }
+    println!("off by {off:e}, largest change {largest:e}, log odds {}", base.score.log_odds);
+    assert!(off <= 2e-3 * largest, "{off:e} of {largest:e}");
+}
+
+#[test]
 fn nothing_is_significant_in_noise() {
     // No motif: windows of random bases, labels of the pair level.
     let options = SynthOptions { level: Level::Pair, samples: [2048, 64, 1024], seed: 2, ..SynthOptions::default() };
     let mut contents = synth::generate(&options, &meme::built_in(), Background::Random).unwrap();
-    let mut random = epi_engine::rng::Stream::new(7, 1, 0);
+    let mut random = Stream::new(7, 1, 0);
     for (side, length) in options.lengths.into_iter().enumerate() {
         let n = contents.windows[side].of_element.len();
         contents.windows[side] = epi_engine::data::window::Windows::new(length);

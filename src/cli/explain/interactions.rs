@@ -3,14 +3,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
-use super::RunArgs;
 use super::filters::read_filters;
+use super::{RunArgs, digest, stopped};
+use crate::backend::Backend;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::{Sample, meme};
-use crate::error::Error;
 use crate::explain::filters::{Filter, matches, readings};
 use crate::explain::interactions::{self, Interaction, Options, Units, single};
+use crate::explain::partial::numbers;
 use crate::explain::shuffle::dinucleotides;
 use crate::explain::similarity::Measure;
 use crate::explain::{Place, Scorer, Windows};
@@ -94,7 +95,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     };
     let options = Options { share: args.share, least_active: args.least_active };
     let watch = Watch::new(out, None);
-    let (levels, names) = on_device!(&opened.device, backend => {
+    let (levels, names, partial, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
         let sides = read_filters(&opened, &scorer, args.part, 2000, args.share, out)?;
@@ -116,17 +117,27 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
             names.push(motifs);
             units.push(together);
         }
-        let bar = out.progress(2 * (foreground.len() + background.len()) as u64, "passes");
-        let mut tick = |done| {
+        let rows: Vec<u32> = foreground.iter().chain(&background).map(|(place, _)| place.row).collect();
+        let what = json!({
+            "rows": rows, "shuffled": args.background == Background::Shuffle, "seed": args.seed,
+            "options": format!("{options:?}"), "units": units,
+        });
+        let key = opened.key(&backend.name(), digest(&what).into())?;
+        let (mut partial, mut known) = opened.partial("interactions", &key, 1, numbers)?;
+        known.truncate(rows.len());
+        let (total, resumed) = (rows.len(), known.len());
+        let bar = out.progress(2 * total as u64, "passes");
+        let mut tick = |done: u64| {
             bar.set_position(done);
-            if watch.interrupted() {
-                return Err(Error::Interrupted("nothing was written".into()));
+            match watch.interrupted() {
+                true => Err(stopped(done.saturating_sub(total as u64), total, "pairs")),
+                false => Ok(()),
             }
-            Ok(())
         };
-        let found = interactions::interactions(&scorer, &foreground, &background, &units, &options, &mut tick)?;
+        let kept = Some((&mut partial, known));
+        let found = interactions::interactions(&scorer, &foreground, &background, &units, &options, kept, &mut tick)?;
         bar.finish_and_clear();
-        (found, names)
+        (found, names, partial, resumed)
     });
     let mut documents: Vec<Vec<serde_json::Value>> = Vec::new();
     for (n, (found, file)) in levels.iter().zip(["interactions", "interactions-motifs"]).enumerate() {
@@ -134,6 +145,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
         opened.out.write(&format!("{file}.svg"), interactions::draw(found, &names[n], args.fdr).as_bytes())?;
         documents.push(found.iter().take(100).map(|i| document(i, &names[n])).collect());
     }
+    partial.remove()?;
     let below = |found: &[Interaction]| found.iter().filter(|i| i.q < args.fdr).count();
     out.line(format!("{} interacting pairs against {}", foreground.len(), background.len()));
     for ((found, documents), what) in levels.iter().zip(&documents).zip(["filters", "known motifs"]) {
@@ -148,7 +160,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     out.document(&json!({
         "out": opened.out.path(), "foreground": foreground.len(), "background": background.len(),
         "tested": levels[0].len(), "significant": below(&levels[0]), "interactions": documents[0],
-        "motifs": documents.get(1),
+        "motifs": documents.get(1), "resumed": resumed,
     }));
     Ok(())
 }
