@@ -5,11 +5,13 @@ use super::attention::{Heads, TILE};
 use super::pairs::Place;
 use super::partial::{Partial, line};
 use super::scorer::{Scorer, Windows};
+use super::shuffle::dinucleotides;
 use super::statistics::{benjamini_hochberg, mann_whitney_greater};
 use super::svg::Svg;
 use crate::backend::{Backend, DnaBatch};
 use crate::error::{Error, Result};
 use crate::models::{Model, SideInput};
+use crate::rng::{Stream, stream};
 
 /// Which positions attend to which.
 pub const BLOCKS: [(&str, usize, usize); 3] =
@@ -18,13 +20,15 @@ pub const BLOCKS: [(&str, usize, usize); 3] =
 /// Options of [`interactions`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A filter is active where it reaches this share of its highest activation.
-    pub share: f32,
-    /// Filters that are active in fewer of the foreground pairs are left out.
+    /// A unit is active where it exceeds what it reaches in this share of the positions of shuffled windows.
+    pub rate: f64,
+    /// Units that are active in a smaller share of the foreground pairs are left out.
     pub least_active: f64,
+    /// Seed of the shuffles.
+    pub seed: u64,
 }
 
-/// What is tested on each side: sets of filters that count as one, active where any of them is.
+/// What is tested on each side: sets of filters that count as one, by the mean of their activations.
 pub type Units = [Vec<Vec<usize>>; 2];
 
 /// Every filter by itself; a unit's number is its filter's.
@@ -100,15 +104,16 @@ impl<'a> Sample<'a> {
         heads: &'a Heads,
         place: &'a Place,
         activations: &[(Vec<f32>, usize); 2],
-        thresholds: &[Vec<f32>; 2],
+        scale: &Scale,
         units: &Units,
+        thresholds: &[Vec<f32>; 2],
         active: &[Vec<usize>; 2],
     ) -> Self {
         let at = |t: usize| -> Vec<usize> {
             let side = usize::from(t >= heads.enhancer);
             let (values, channels) = &activations[side];
             let row = &values[(t - side * heads.enhancer) * channels..][..*channels];
-            let speaks = |unit: usize| units[side][unit].iter().any(|&c| is_active(row[c], thresholds[side][c]));
+            let speaks = |u: usize| scale.activation(side, &units[side][u], row) > thresholds[side][u];
             active[side].iter().enumerate().filter(|(_, u)| speaks(**u)).map(|(n, _)| n).collect()
         };
         let sizes = active.each_ref().map(Vec::len);
@@ -175,13 +180,82 @@ impl<'a> Sample<'a> {
     }
 }
 
-fn is_active(value: f32, threshold: f32) -> bool {
-    threshold > 0.0 && value >= threshold
+/// The highest activation of every filter of each side over all windows.
+struct Scale([Vec<f32>; 2]);
+
+impl Scale {
+    /// Activation of a unit at a position whose filters' activations are `row`: the mean over its filters, each as a share of its
+    /// highest one. Filters that read the same motif in different frames make a far surer detector together than any alone.
+    fn activation(&self, side: usize, unit: &[usize], row: &[f32]) -> f32 {
+        let share = |&c: &usize| if self.0[side][c] > 0.0 { row[c] / self.0[side][c] } else { 0.0 };
+        unit.iter().map(share).sum::<f32>() / unit.len().max(1) as f32
+    }
+}
+
+/// The `k` highest of many values, and the one after them.
+struct Highest {
+    k: usize,
+    values: Vec<f32>,
+    cut: f32,
+}
+
+impl Highest {
+    fn add(&mut self, value: f32) {
+        if value > self.cut {
+            self.values.push(value);
+            if self.values.len() > 2 * self.k + 64 {
+                self.trim();
+            }
+        }
+    }
+    fn trim(&mut self) {
+        if self.values.len() > self.k {
+            let (_, &mut cut, _) = self.values.select_nth_unstable_by(self.k, |a, b| b.total_cmp(a));
+            self.values.truncate(self.k);
+            self.cut = cut;
+        }
+    }
+}
+
+/// What each unit of each level exceeds in a share `rate` of the positions of the windows with their dinucleotides shuffled.
+fn thresholds<B: Backend>(
+    scorer: &Scorer<'_, B>,
+    pairs: &[&(Place, Windows)],
+    levels: &[Units],
+    scale: &Scale,
+    options: &Options,
+    tick: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<[Vec<f32>; 2]>> {
+    let mut highest: Vec<[Vec<Highest>; 2]> = Vec::new();
+    for (number, (_, windows)) in pairs.iter().enumerate() {
+        let mut random = Stream::new(options.seed, stream::EXPLAIN, number as u32);
+        let codes = windows.codes.each_ref().map(|codes| dinucleotides(codes, &mut random));
+        let activations = pooled(scorer, &Windows { codes, beyond: Default::default() })?;
+        if highest.is_empty() {
+            let k = activations.each_ref().map(|(values, channels)| {
+                (options.rate * (pairs.len() * values.len() / channels.max(&1)) as f64).floor() as usize
+            });
+            let side = |s: usize, n: usize| (0..n).map(|_| Highest { k: k[s], values: vec![], cut: 0.0 }).collect();
+            highest = levels.iter().map(|l| [side(0, l[0].len()), side(1, l[1].len())]).collect();
+        }
+        for (units, highest) in levels.iter().zip(&mut highest) {
+            for (side, (values, channels)) in activations.iter().enumerate() {
+                for row in values.chunks_exact(*channels) {
+                    for (unit, highest) in units[side].iter().zip(&mut highest[side]) {
+                        highest.add(scale.activation(side, unit, row));
+                    }
+                }
+            }
+        }
+        tick()?;
+    }
+    highest.iter_mut().flatten().flatten().for_each(Highest::trim);
+    Ok(highest.into_iter().map(|l| l.map(|side| side.into_iter().map(|h| h.cut).collect())).collect())
 }
 
 /// Tests every two units of each set that are active often enough: a list of interactions for each of `levels`, the most
 /// significant first. Pairs of windows are worked through one at a time; what is kept of each is one number for every two
-/// units, in `kept` too, where those of an earlier run that stopped come from. `tick` is told the passes done (two a pair).
+/// units, in `kept` too, where those of an earlier run that stopped come from. `tick` is told the passes done (three a pair).
 pub fn interactions<B: Backend>(
     scorer: &Scorer<'_, B>,
     foreground: &[(Place, Windows)],
@@ -208,18 +282,19 @@ pub fn interactions<B: Backend>(
         done += 1;
         tick(done)?;
     }
-    let thresholds = highest.map(|side| side.into_iter().map(|h| options.share * h).collect::<Vec<f32>>());
+    let scale = Scale(highest);
+    let thresholds = thresholds(scorer, &all().collect::<Vec<_>>(), levels, &scale, options, &mut || {
+        done += 1;
+        tick(done)
+    })?;
     // Which units speak often enough to be worth a test.
     let mut spoke: Vec<[Vec<usize>; 2]> = levels.iter().map(|l| l.each_ref().map(|side| vec![0; side.len()])).collect();
     for (_, windows) in foreground {
         for (side, (values, channels)) in pooled(scorer, windows)?.iter().enumerate() {
-            let mut speaks = vec![false; *channels];
-            for row in values.chunks_exact(*channels) {
-                speaks.iter_mut().zip(row).zip(&thresholds[side]).for_each(|((s, &v), &t)| *s |= is_active(v, t));
-            }
-            for (units, spoke) in levels.iter().zip(&mut spoke) {
-                for (unit, count) in units[side].iter().zip(&mut spoke[side]) {
-                    *count += usize::from(unit.iter().any(|&c| speaks[c]));
+            for ((units, thresholds), spoke) in levels.iter().zip(&thresholds).zip(&mut spoke) {
+                for ((unit, threshold), count) in units[side].iter().zip(&thresholds[side]).zip(&mut spoke[side]) {
+                    let mut rows = values.chunks_exact(*channels);
+                    *count += usize::from(rows.any(|row| scale.activation(side, unit, row) > *threshold));
                 }
             }
         }
@@ -247,10 +322,10 @@ pub fn interactions<B: Backend>(
         }
         let heads = Heads::of(scorer, windows)?;
         let activations = pooled(scorer, windows)?;
-        let sample = |(units, level): (&Units, &Level)| {
-            Sample::new(&heads, place, &activations, &thresholds, units, &level.active)
+        let sample = |((units, level), thresholds): ((&Units, &Level), &[Vec<f32>; 2])| {
+            Sample::new(&heads, place, &activations, &scale, units, thresholds, &level.active)
         };
-        let mut samples: Vec<Sample> = levels.iter().zip(&found).map(sample).collect();
+        let mut samples: Vec<Sample> = levels.iter().zip(&found).zip(&thresholds).map(sample).collect();
         for from in (0..heads.time).step_by(TILE) {
             let to = (from + TILE).min(heads.time);
             let mut highest = heads.rows(0, from, to);

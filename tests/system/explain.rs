@@ -304,7 +304,7 @@ fn whatever_takes_long_goes_on_where_it_was_stopped() {
     let motifs = run.path.join("m.meme");
     std::fs::write(&motifs, include_str!("../../examples/data/motifs.meme")).unwrap();
     let motifs = motifs.to_str().unwrap();
-    let args = ["interactions", "--part", "all", "--limit", "30", "--motifs", motifs, "--fdr", "1.1"];
+    let args = ["interactions", "--part", "all", "--limit", "30", "--rate", "0.1", "--motifs", motifs, "--fdr", "1.1"];
     goes_on(&run, &args, &["interactions.tsv", "interactions-motifs.tsv"], &[("interactions", 41)], 41);
     let args = ["mutate", "--knockouts", motifs, "--part", "all", "--hit-p", "1e-2"];
     goes_on(&run, &args, &["knockouts.tsv"], &[("knockouts-before", 100), ("knockouts", 3)], 3);
@@ -349,7 +349,7 @@ fn every_command_says_the_same_on_every_device() {
         (&["variants", "--vcf", vcf.to_str().unwrap()], "variants.tsv", &[12, 13, 14]),
         (&["filters", "--part", "test"], "filters.tsv", &[1, 2, 3]),
         (&["attention", "--rows", "3"], "attention.tsv", &[7, 8]),
-        (&["interactions", "--part", "all", "--limit", "8"], "interactions.tsv", &[]),
+        (&["interactions", "--part", "all", "--limit", "8", "--rate", "0.2"], "interactions.tsv", &[]),
     ];
     let mut devices = vec!["reference"];
     devices.extend(epi_engine::backend::cuda::device::EMULATOR.then_some("emulator"));
@@ -432,7 +432,11 @@ fn attention_adds_up_and_interactions_are_tested() {
         [("row2_attention.npy".into(), 2 * positions * positions * 4)]
     );
     for background in ["negatives", "shuffle"] {
-        let found = explain(&run, "interactions", &["--part", "all", "--background", background, "--limit", "30"]);
+        let found = explain(
+            &run,
+            "interactions",
+            &["--part", "all", "--background", background, "--limit", "30", "--rate", "0.1"],
+        );
         assert!(found["tested"].as_u64().unwrap() > 0, "{found}");
         assert!(text(&run, "interactions.svg").ends_with("</svg>\n"));
     }
@@ -464,6 +468,7 @@ fn usage_errors_and_help() {
         (&["mutate", path, "--no-bases"], "--windows"),
         (&["mutate", path, "--windows", "1"], "at least two"),
         (&["filters", path, "--share", "2"], "--share"),
+        (&["interactions", path, "--rate", "1"], "--rate"),
         (&["attributions", path, "--batch", "0"], "--batch"),
     ] {
         let args = [&["explain"], args, &["--device", "cpu"]].concat();

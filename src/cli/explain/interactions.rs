@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::{Sample, meme};
+use crate::error::Error;
 use crate::explain::filters::{Filter, matches, readings};
 use crate::explain::interactions::{self, Interaction, Options, Units, single};
 use crate::explain::partial::numbers;
@@ -50,7 +51,10 @@ pub struct Args {
     limit: usize,
     #[arg(long, value_enum, default_value = "negatives")]
     background: Background,
-    /// Share of a filter's highest activation from which on it is active
+    /// A filter is active where it exceeds what it reaches in this share of the positions of shuffled windows
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3)]
+    rate: f64,
+    /// Share of a filter's highest activation that makes a hit of its motif
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     share: f32,
     /// Leave out filters that are active in a smaller share of the interacting pairs
@@ -68,6 +72,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &Output) -> Result<()> {
+    if !(0.0..1.0).contains(&args.rate) {
+        return Err(Error::config("--rate", format!("{} is no share below 1", args.rate)).into());
+    }
     let opened = args.run.open(out)?;
     catch_interrupts();
     let database = args.motifs.as_ref().map(|path| meme::read(path)).transpose()?;
@@ -93,7 +100,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
             shuffled
         }
     };
-    let options = Options { share: args.share, least_active: args.least_active };
+    let options = Options { rate: args.rate, least_active: args.least_active, seed: args.seed };
     let watch = Watch::new(out, None);
     let (levels, names, partial, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
@@ -126,11 +133,11 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
         let (mut partial, mut known) = opened.partial("interactions", &key, 1, numbers)?;
         known.truncate(rows.len());
         let (total, resumed) = (rows.len(), known.len());
-        let bar = out.progress(2 * total as u64, "passes");
+        let bar = out.progress(3 * total as u64, "passes");
         let mut tick = |done: u64| {
             bar.set_position(done);
             match watch.interrupted() {
-                true => Err(stopped(done.saturating_sub(total as u64), total, "pairs")),
+                true => Err(stopped(done.saturating_sub(2 * total as u64), total, "pairs")),
                 false => Ok(()),
             }
         };
