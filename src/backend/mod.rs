@@ -150,6 +150,20 @@ impl Attention {
     pub fn pitch(t: usize) -> usize {
         t.next_multiple_of(64)
     }
+    /// Error unless these are the operands of [`Backend::attention_of_copies`].
+    pub(crate) fn check_copies<B: Backend>(&self, kept: &Tensor<B>, changed: &Tensor<B>, from: usize) -> Result<()> {
+        const OP: &str = "attention_of_copies";
+        let ([time, width], [_, rows, new]) = (kept.dims(OP)?, changed.dims(OP)?);
+        if width != 3 * self.heads * self.head_size || new != width || rows == 0 || from + rows > time {
+            let message = format!("rows {from}.. {:?} of {:?}", changed.shape(), kept.shape());
+            return Err(Error::shape(OP, message));
+        }
+        if self.dropout.is_some() || self.head_size > 64 {
+            let message = format!("heads of {} with dropout {:?}; at most 64, and none", self.head_size, self.dropout);
+            return Err(Error::Unsupported { op: OP, message });
+        }
+        Ok(())
+    }
 }
 
 /// How the readout vector `[B,C]` is normalised; the standard deviation is unbiased.
@@ -451,6 +465,25 @@ pub trait Backend: Clone + Send + Sync + 'static {
         spec: &Attention,
         step: &Self::Step,
     ) -> Result<(Tensor<Self>, Tensor<Self>)>;
+    /// [`Backend::attention`] of copies of one sample `kept` `[T,3*heads*D]` whose rows `from..from + R` are `changed`
+    /// `[B,R,3*heads*D]`: `out` `[B,T,heads*D]`, without dropout. A backend may compute once what copies share.
+    fn attention_of_copies(
+        &self,
+        kept: &Tensor<Self>,
+        changed: &Tensor<Self>,
+        from: usize,
+        spec: &Attention,
+    ) -> Result<Tensor<Self>> {
+        spec.check_copies(kept, changed, from)?;
+        let [batch, rows, width] = changed.dims("attention_of_copies")?;
+        let qkv = self.zeros(&[batch, kept.shape()[0], width])?;
+        for b in 0..batch {
+            self.copy(&qkv.view(b * kept.len(), kept.shape())?, kept)?;
+            let place = qkv.view(b * kept.len() + from * width, &[rows, width])?;
+            self.copy(&place, &changed.view(b * rows * width, &[rows, width])?)?;
+        }
+        Ok(self.attention(&qkv, spec, &self.new_step()?)?.0)
+    }
     /// `dqkv` of [`Backend::attention`]. Takes `qkv` by value: a backend may write the gradient over it when nobody else
     /// holds that memory.
     fn attention_backward(

@@ -84,7 +84,7 @@ pub struct Summary {
     pub received: Vec<f64>,
     /// Of which from queries in the other element.
     pub from_other: Vec<f64>,
-    /// Per head the map in bins, `[bins][bins]`: means.
+    /// Per head the map in bins, `[bins][bins]`: means as multiples of even attention, `1 / T`.
     pub binned: Vec<Vec<Vec<f64>>>,
 }
 
@@ -109,15 +109,22 @@ pub fn write_maps(npz: &mut Npz, place: &Place, heads: &Heads) -> Result<Summary
                     if (query < heads.enhancer) != (key < heads.enhancer) {
                         from_other[key] += share * weight;
                     }
-                    cells[key * bins / t] += weight * (bins * bins) as f64 / (t * t) as f64;
+                    cells[key * bins / t] += weight * t as f64;
                 }
             }
         }
     }
+    // Bins differ by a position in size.
+    let mut sizes = vec![0.0; bins];
+    (0..t).for_each(|position| sizes[position * bins / t] += 1.0);
+    for (row, rows) in binned.iter_mut().flat_map(|map| map.iter_mut().zip(&sizes)) {
+        row.iter_mut().zip(&sizes).for_each(|(sum, columns)| *sum /= rows * columns);
+    }
     Ok(Summary { received, from_other, binned })
 }
 
-/// The maps of all heads; queries downwards, keys to the right, the enhancer first.
+/// The maps of all heads; queries downwards, keys to the right, the enhancer first. White is even attention; colours follow
+/// the logarithm, so that half and twice are as strong.
 pub fn draw(place: &Place, heads: &Heads, summary: &Summary) -> String {
     const SIZE: f64 = 240.0;
     let mut svg = Svg::new();
@@ -125,9 +132,11 @@ pub fn draw(place: &Place, heads: &Heads, summary: &Summary) -> String {
     svg.text(10.0, 18.0, 13.0, &title);
     for (head, map) in summary.binned.iter().enumerate() {
         let (x, y) = (10.0 + (SIZE + 20.0) * (head % 4) as f64, 44.0 + (SIZE + 34.0) * (head / 4) as f64);
-        let limit = map.iter().flatten().copied().fold(0.0, f64::max);
-        svg.text(x, y - 4.0, 11.0, &format!("head {head}: at most {limit:.5}"));
-        svg.heat_map([x, y, SIZE, SIZE], map, limit);
+        let (least, most) = map.iter().flatten().fold((f64::MAX, 0.0f64), |(l, m), &v| (l.min(v), m.max(v)));
+        svg.text(x, y - 4.0, 11.0, &format!("head {head}: {least:.2} to {most:.2} times even"));
+        let map: Vec<Vec<f64>> = map.iter().map(|row| row.iter().map(|v| v.max(1e-9).log2()).collect()).collect();
+        let limit = map.iter().flatten().fold(0.1f64, |m, v| m.max(v.abs()));
+        svg.heat_map([x, y, SIZE, SIZE], &map, limit);
         let edge = SIZE * heads.enhancer as f64 / heads.time as f64;
         svg.rectangle([x + edge, y, 0.6, SIZE], "#888888");
         svg.rectangle([x, y + edge, SIZE, 0.6], "#888888");

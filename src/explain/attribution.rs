@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Npz;
 use super::pairs::{Place, SIDES, letter};
+use super::partial::{line, numbers};
 use super::scorer::{Scorer, Windows};
 use super::shuffle::dinucleotides;
 use super::svg::{Svg, element};
@@ -36,7 +37,7 @@ pub enum Baseline {
 }
 
 /// Options of [`attribute`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     pub method: Method,
     pub baseline: Baseline,
@@ -65,6 +66,18 @@ impl Attribution {
     /// Contribution of position `i` of a side.
     pub fn position(&self, side: usize, i: usize) -> f64 {
         self.values[side][4 * i..4 * i + 4].iter().sum()
+    }
+    /// As [`Partial`](super::Partial) keeps it: log odds, baseline (NaN without one), contributions of both sides.
+    pub fn line(&self) -> String {
+        let head = [self.log_odds, self.baseline.unwrap_or(f64::NAN)];
+        line(head.iter().chain(self.values.iter().flatten()))
+    }
+    /// What [`Attribution::line`] wrote of windows of these lengths.
+    pub fn read(line: &str, lengths: [usize; 2]) -> Option<Self> {
+        let all = numbers::<f64>(line).filter(|all| all.len() == 2 + 4 * (lengths[0] + lengths[1]))?;
+        let (enhancer, promoter) = all[2..].split_at(4 * lengths[0]);
+        let baseline = Some(all[1]).filter(|b| !b.is_nan());
+        Some(Attribution { values: [enhancer.to_vec(), promoter.to_vec()], log_odds: all[0], baseline })
     }
     /// By how much the sum misses the difference of the outputs; `None` for gradient × input, which promises none.
     pub fn incompleteness(&self) -> Option<f64> {

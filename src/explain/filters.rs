@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::scorer::Scorer;
 use super::shuffle::composition;
+use super::similarity::{Match, Measure, match_motifs};
 use super::svg::Svg;
 use crate::autograd::Tape;
 use crate::backend::{Backend, DnaBatch};
@@ -142,6 +143,51 @@ pub fn filters<B: Backend>(
         tick(done);
     }
     Ok(found)
+}
+
+/// The known motif that each filter resembles most; filters without a hit have none.
+pub fn matches(found: &[Filter], database: &[Motif], measure: Measure, seed: u64) -> Vec<Option<Match>> {
+    let speaking: Vec<&Filter> = found.iter().filter(|f| f.hits > 0).collect();
+    let motifs: Vec<Motif> = speaking.iter().map(|f| f.motif()).collect();
+    let mut all = vec![None; found.len()];
+    for (filter, found) in speaking.iter().zip(match_motifs(&motifs, database, measure, seed)) {
+        all[filter.index] = Some(found);
+    }
+    all
+}
+
+/// A known motif, and the filters of one side that read it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Reading {
+    pub side: usize,
+    pub motif: String,
+    /// Filters that resemble this motif more than any other, below the false discovery rate; the surest first.
+    pub filters: Vec<usize>,
+    /// Lowest false discovery rate among them.
+    pub q: f64,
+    /// Hits of all of them together.
+    pub hits: u64,
+}
+
+/// The known motifs that filters read, the one that most filters read first. Many filters of a network learn the same
+/// motif, so that a list of filters tells less than it seems to.
+pub fn readings(found: &[Filter], matches: &[Option<Match>], fdr: f64) -> Vec<Reading> {
+    let mut readings: Vec<Reading> = Vec::new();
+    let called = found.iter().zip(matches).filter_map(|(f, m)| Some((f, m.as_ref().filter(|m| m.q < fdr)?)));
+    let mut called: Vec<(&Filter, &Match)> = called.collect();
+    called.sort_by(|(_, a), (_, b)| a.p.total_cmp(&b.p).then(b.score.total_cmp(&a.score)));
+    for (filter, m) in called {
+        let at = readings.iter().position(|r| r.motif == m.motif).unwrap_or_else(|| {
+            let (motif, filters) = (m.motif.clone(), Vec::new());
+            readings.push(Reading { side: filter.side, motif, filters, q: m.q, hits: 0 });
+            readings.len() - 1
+        });
+        readings[at].filters.push(filter.index);
+        readings[at].hits += filter.hits;
+    }
+    // Stable: among motifs with as many filters, the surest match stays in front.
+    readings.sort_by_key(|r| std::cmp::Reverse(r.filters.len()));
+    readings
 }
 
 /// All filters that have a hit as a MEME file, with hit counts and the background of the windows.

@@ -1,5 +1,6 @@
 //! Motif knock-outs over a set of pairs, as SPEID's: each hit of a motif replaced by background.
 
+use super::partial::line;
 use super::scorer::{Score, Scorer, Windows};
 use super::shuffle::{composition, draw};
 use crate::backend::Backend;
@@ -85,6 +86,31 @@ pub struct Knockout {
     pub aupr: Option<f64>,
     /// Its difference from that of the unchanged pairs.
     pub aupr_change: Option<f64>,
+}
+
+impl Knockout {
+    /// As [`Partial`](super::Partial) keeps it.
+    pub fn line(&self) -> String {
+        let numbers = [self.change_positives, self.change_negatives, self.aupr, self.aupr_change];
+        // An absent figure is kept as NaN, which none of them ever is.
+        let numbers = line(numbers.map(|v| v.unwrap_or(f64::NAN)));
+        format!("{}\t{}\t{numbers}\t{}", self.pairs, self.hits, self.motif)
+    }
+    /// What [`Knockout::line`] wrote.
+    pub fn read(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.splitn(7, '\t').collect();
+        let [pairs, hits, a, b, c, d, motif] = fields[..] else { return None };
+        let figure = |text: &str| text.parse::<f64>().ok().map(|v| Some(v).filter(|v| !v.is_nan()));
+        Some(Knockout {
+            motif: motif.into(),
+            pairs: pairs.parse().ok()?,
+            hits: hits.parse().ok()?,
+            change_positives: figure(a)?,
+            change_negatives: figure(b)?,
+            aupr: figure(c)?,
+            aupr_change: figure(d)?,
+        })
+    }
 }
 
 /// AUPR of scored pairs.

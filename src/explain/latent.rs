@@ -1,6 +1,7 @@
 //! The code of an autoencoder: principal components, the direction of interaction, walks along it, and what drives it.
 
 use super::attribution::one_hot;
+use super::partial::{Partial, line, numbers};
 use super::scorer::{Edit, Reuse, Scorer, Windows};
 use super::svg::Svg;
 use crate::autograd::{Tape, Var};
@@ -18,22 +19,38 @@ pub struct Codes {
     pub logits: Vec<[f64; 2]>,
 }
 
-/// Codes and logistic activations, a batch at a time.
+/// Codes and logistic activations, a batch at a time; in `kept` too, a line a pair (both activations, then the code), where
+/// those of an earlier run that stopped come from.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for networks without a code.
-pub fn codes<B: Backend>(scorer: &Scorer<'_, B>, pairs: &[Windows], tick: &mut dyn FnMut(u64)) -> Result<Codes> {
+pub fn codes<B: Backend>(
+    scorer: &Scorer<'_, B>,
+    pairs: &[Windows],
+    kept: Option<(&mut Partial, Vec<Vec<f64>>)>,
+    tick: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Codes> {
     let mut all = Codes::default();
-    for chunk in pairs.chunks(scorer.batch()) {
+    let (mut partial, known) = kept.unzip();
+    for mut numbers in known.unwrap_or_default() {
+        let logits = [numbers[0], numbers[1]];
+        all.codes.push(numbers.split_off(2));
+        all.logits.push(logits);
+    }
+    for chunk in pairs[all.codes.len().min(pairs.len())..].chunks(scorer.batch()) {
         let borrowed: Vec<[&[u8]; 2]> = chunk.iter().map(|w| [w.codes[0].as_slice(), w.codes[1].as_slice()]).collect();
         let batch = scorer.upload(&borrowed)?;
         let mut tape = scorer.tape();
         let code = scorer.model.code(&mut tape, &scorer.parameters.constants(), &batch).map_err(no_code)?;
         let (logits, _) = decode(scorer, code.value().clone(), windows_of(&chunk[0]))?;
         let values = scorer.backend.to_f64(code.value())?;
-        all.codes.extend(values.chunks_exact(values.len() / chunk.len()).map(<[f64]>::to_vec));
+        let new = values.chunks_exact(values.len() / chunk.len());
+        if let Some(partial) = &mut partial {
+            partial.append(new.clone().zip(&logits).map(|(code, logits)| line(logits.iter().chain(code))))?;
+        }
+        all.codes.extend(new.map(<[f64]>::to_vec));
         all.logits.extend(logits);
-        tick(all.codes.len() as u64);
+        tick(all.codes.len() as u64)?;
     }
     Ok(all)
 }
@@ -148,6 +165,36 @@ pub struct Projection {
     /// Correlation of what the derivatives predict for single-base changes with what these do to the log odds.
     pub agreement: Option<f64>,
     pub copies: usize,
+}
+
+impl Projection {
+    /// As [`Partial`] keeps it.
+    pub fn line(&self) -> String {
+        let steps = self.steps.iter().flat_map(|s| [s.step, s.log_odds, s.changed[0] as f64, s.changed[1] as f64]);
+        let maps = self.reconstruction.iter().chain(&self.drivers).flatten().copied();
+        // An absent correlation is kept as NaN, which none ever is.
+        let head = [self.agreement.unwrap_or(f64::NAN), self.copies as f64, self.steps.len() as f64];
+        line(head.into_iter().chain(steps).chain(maps))
+    }
+    /// What [`Projection::line`] wrote of windows of these lengths.
+    pub fn read(line: &str, lengths: [usize; 2]) -> Option<Self> {
+        let all = numbers::<f64>(line)?;
+        let (&[agreement, copies, n], rest) = all.split_first_chunk()?;
+        let (steps, mut maps) = rest.split_at_checked(4 * n as usize)?;
+        let step = |s: &[f64]| Step { step: s[0], log_odds: s[1], changed: [s[2] as usize, s[3] as usize] };
+        let mut map = |side: usize| -> Option<Vec<f64>> {
+            let (map, after) = maps.split_at_checked(4 * lengths[side])?;
+            maps = after;
+            Some(map.to_vec())
+        };
+        Some(Projection {
+            steps: steps.chunks_exact(4).map(step).collect(),
+            reconstruction: [map(0)?, map(1)?],
+            drivers: [map(0)?, map(1)?],
+            agreement: Some(agreement).filter(|a| !a.is_nan()),
+            copies: copies as usize,
+        })
+    }
 }
 
 fn best_bases(window: &[f64]) -> Vec<usize> {

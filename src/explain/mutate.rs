@@ -1,18 +1,17 @@
 //! In-silico mutagenesis of one pair: every base, windows and deletions, with what copies share computed once.
 
-use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::pairs::{Place, SIDES, letters};
+use super::partial::{Partial, line};
 use super::scorer::{Base, Edit, Reuse, Score, Scorer, Windows};
 use super::shuffle::{composition, draw};
 use super::svg::{Svg, element};
 use super::{Npz, attribution::one_hot};
 use crate::backend::Backend;
 use crate::data::dataset::write_atomically;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rng::{Stream, stream};
 
 /// What is changed.
@@ -115,52 +114,6 @@ pub fn choose_reuse<B: Backend>(
     Ok((Reuse::Exact, Check { checked: full.len(), largest_change, ..exact }))
 }
 
-/// Scores on disk while a pair is under way: a first line that says what they are scores of, then a line each.
-pub struct Partial {
-    file: File,
-    path: PathBuf,
-}
-
-impl Partial {
-    /// Opens the scores of `key`, with those that are there, in whole batches, so that what follows is computed in the batches
-    /// of an unbroken run; a file of anything else is begun anew.
-    pub fn open(path: &Path, key: &str, batch: usize) -> Result<(Self, Vec<Score>)> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(Error::io(path)(e)),
-        };
-        let mut done = Vec::new();
-        let mut kept = format!("{key}\n");
-        if text.starts_with(&kept) {
-            // A last line cut short by a crash has no end.
-            for line in text[kept.len()..].split_inclusive('\n').filter(|l| l.ends_with('\n')) {
-                let mut fields = line.trim_end().split('\t').map(|f| f.parse::<f32>());
-                let (Some(Ok(log_odds)), Some(Ok(probability))) = (fields.next(), fields.next()) else { break };
-                done.push(Score { log_odds, probability });
-            }
-        }
-        done.truncate(done.len() / batch * batch);
-        for score in &done {
-            let _ = writeln!(kept, "{}\t{}", score.log_odds, score.probability);
-        }
-        std::fs::write(path, &kept).map_err(Error::io(path))?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
-        Ok((Partial { file, path: path.to_path_buf() }, done))
-    }
-    fn append(&mut self, scores: &[Score]) -> Result<()> {
-        let mut text = String::new();
-        for score in scores {
-            let _ = writeln!(text, "{}\t{}", score.log_odds, score.probability);
-        }
-        self.file.write_all(text.as_bytes()).map_err(Error::io(&self.path))
-    }
-    /// Removes the file: the results are elsewhere now.
-    pub fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(Error::io(&self.path))
-    }
-}
-
 /// Scores all edits, going on behind those that are `done`; `tick` is told how many there are.
 pub fn run<B: Backend>(
     scorer: &Scorer<'_, B>,
@@ -171,11 +124,10 @@ pub fn run<B: Backend>(
     tick: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Score>> {
     let mut scores = done;
-    scores.truncate(edits.len());
     while scores.len() < edits.len() {
         let end = (scores.len() + scorer.batch()).min(edits.len());
         let new = scorer.edited(base, &edits[scores.len()..end], reuse)?;
-        partial.append(&new)?;
+        partial.append(new.iter().map(|s| line([s.log_odds, s.probability])))?;
         scores.extend(new);
         tick(scores.len() as u64)?;
     }

@@ -1,5 +1,6 @@
 //! Scores of windows and of edited copies of a window, with the convolution of the unedited copy reused.
 
+use super::partial::numbers;
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, DnaBatch, DnaConv, StepState};
 use crate::data::{Dataset, Sample, Side};
@@ -14,6 +15,16 @@ pub struct Score {
     pub log_odds: f32,
     /// Probability of "interacting".
     pub probability: f32,
+}
+
+impl Score {
+    /// A score as [`Partial`](super::Partial) keeps it: log odds and probability.
+    pub fn read(line: &str) -> Option<Self> {
+        match numbers(line)?[..] {
+            [log_odds, probability] => Some(Score { log_odds, probability }),
+            _ => None,
+        }
+    }
 }
 
 /// Both windows of a pair as codes 0..=4, and what follows them on the forward strand.

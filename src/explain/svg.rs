@@ -149,7 +149,10 @@ pub fn element(svg: &mut Svg, title: &str, rows: &[Vec<f64>], letters: &[[f64; 4
             best = (sum, start);
         }
     }
-    let y = y + height + 26.0;
+    // Where the letters come from.
+    let base = WIDE / letters.len().max(1) as f64;
+    svg.rectangle([10.0 + best.1 as f64 * base, y + 10.0 + height, (n as f64 * base).max(1.0), 3.0], "#444444");
+    let y = y + height + 28.0;
     svg.text(10.0, y, 11.0, &format!("bases {} to {} of the window", best.1, best.1 + n));
     svg.logo([10.0, y + 6.0, WIDE, 90.0], &letters[best.1..best.1 + n]);
 }

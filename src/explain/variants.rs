@@ -1,23 +1,24 @@
 //! Every variant of a VCF through each pair whose windows hold it: with the reference allele and with the alternative.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use super::pairs::{Place, SIDES};
+use super::partial::Partial;
 use super::scorer::{Score, Scorer};
 use super::vcf::{Record, Vcf};
 use crate::backend::Backend;
-use crate::data::dataset::write_atomically;
 use crate::data::genome::other_convention;
 use crate::data::{Dataset, Genome, Side};
 use crate::error::{Error, Result};
 
 /// Records that are read, scored and written together.
-const BLOCK: usize = 2048;
+const BLOCK: usize = 256;
 
 /// What became of the records and alleles of a file.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     pub records: u64,
     /// Records that lie in no window of the pairs.
@@ -143,8 +144,50 @@ fn check_assembly(vcf: &Vcf, genome: &Genome) -> Result<()> {
     Ok(())
 }
 
-/// Scores a VCF: a table of every allele in every pair at `table`, the annotated file at `annotated`. `tick` is told the
-/// records done.
+/// How far both files are, as [`Partial`] keeps it after every block of records.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct State {
+    counts: Counts,
+    /// Bytes of the table and of the annotated file.
+    bytes: [u64; 2],
+    /// Contig and end of the record before.
+    last: (String, i64),
+}
+
+/// A result that is written a block at a time under a hidden name, which is its own only when it is complete.
+struct Growing {
+    file: File,
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Growing {
+    fn hidden(to: &Path) -> PathBuf {
+        to.with_file_name(format!(".{}.partial", to.file_name().unwrap_or_default().to_string_lossy()))
+    }
+    /// Opens what was written of `to`, up to `bytes`.
+    fn open(to: &Path, bytes: u64) -> Result<Self> {
+        let path = Self::hidden(to);
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = opened.and_then(|mut file| {
+            file.set_len(bytes)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        });
+        Ok(Growing { file: file.map_err(Error::io(&path))?, path, to: to.to_path_buf() })
+    }
+    fn append(&mut self, text: &[u8]) -> Result<()> {
+        self.file.write_all(text).map_err(Error::io(&self.path))
+    }
+    fn finish(self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path))?;
+        std::fs::rename(&self.path, &self.to).map_err(Error::io(&self.to))
+    }
+}
+
+/// Scores a VCF: a table of every allele in every pair at `table`, the annotated file at `annotated`. Both grow block by block
+/// beside the journal at `journal`; a run of the same `key` goes on behind the last block. `tick` is told the records done.
+/// Returns the counts, and the records that an earlier run had done.
 ///
 /// # Errors
 /// Malformed records by line; [`Error::Input`] when most reference alleles disagree, which is what another assembly does.
@@ -153,32 +196,52 @@ pub fn score_variants<B: Backend>(
     sources: &Sources<'_>,
     vcf: &mut Vcf,
     (table, annotated): (&Path, &Path),
+    (journal, key): (&Path, &str),
     tick: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<Counts> {
+) -> Result<(Counts, u64)> {
     if let Some(genome) = sources.genome {
         check_assembly(vcf, genome)?;
     }
     let index = Index::of(sources.dataset, sources.rows)?;
-    let (mut counts, mut failed) = (Counts::default(), None);
-    // Both files are written side by side; an error inside must leave neither under its final name.
-    let done = write_atomically(table, |table_out| {
-        let mut inner = Ok(());
-        let written = write_atomically(annotated, |vcf_out| {
-            inner = stream(scorer, sources, &index, vcf, &mut counts, table_out, vcf_out, tick);
-            inner.as_ref().map_or(Err(std::io::Error::other("stopped")), |()| Ok(()))
-        });
-        match (inner, written) {
-            (Err(error), _) | (Ok(()), Err(error)) => {
-                failed = Some(error);
-                Err(std::io::Error::other("stopped"))
-            }
-            (Ok(()), Ok(())) => Ok(()),
+    let (mut kept, states) = Partial::open(journal, key, 1, |line| serde_json::from_str::<State>(line).ok())?;
+    let there = |to: &Path| std::fs::metadata(Growing::hidden(to)).map_or(0, |m| m.len());
+    // What the journal speaks of may have been removed.
+    let whole = |s: &State| s.bytes[0] <= there(table) && s.bytes[1] <= there(annotated);
+    let state = states.into_iter().next_back().filter(whole).unwrap_or_default();
+    let mut files = [Growing::open(table, state.bytes[0])?, Growing::open(annotated, state.bytes[1])?];
+    let resumed = state.counts.records;
+    match stream(scorer, sources, &index, vcf, state, &mut files, &mut kept, tick) {
+        Ok(counts) => {
+            let [table, annotated] = files;
+            table.finish()?;
+            annotated.finish()?;
+            kept.remove()?;
+            Ok((counts, resumed))
         }
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => done.map(|()| counts),
+        Err(error) => {
+            // What a person stopped, or a full disk, can go on; a file that is wrong will be another one.
+            if !matches!(error, Error::Interrupted(_) | Error::Io { .. }) {
+                files.iter().for_each(|f| drop(std::fs::remove_file(&f.path)));
+                kept.remove()?;
+            }
+            Err(error)
+        }
     }
+}
+
+/// What stands above the records of both files.
+fn heads(vcf: &Vcf) -> [String; 2] {
+    let mut head: String = vcf.header.iter().flat_map(|line| [line, "\n"]).collect();
+    for (id, number, kind, what) in [
+        ("EPI_PAIRS", "1", "Integer", "Enhancer-promoter pairs whose windows hold the variant"),
+        ("EPI_CHANGE", "A", "Float", "Largest change of the log odds of interaction among these pairs"),
+        ("EPI_ROW", "A", "Integer", "Row of the data set of that pair"),
+    ] {
+        head += &format!("##INFO=<ID={id},Number={number},Type={kind},Description=\"{what}\">\n");
+    }
+    let table = "chrom\tpos\tid\tref\talt\trow\tcell_line\tlabel\tside\twindow\toffset\tenhancer_promoter_distance\t\
+                 ref_log_odds\talt_log_odds\tchange\tref_probability\talt_probability\n";
+    [table.into(), head + &vcf.columns + "\n"]
 }
 
 fn stream<B: Backend>(
@@ -186,41 +249,33 @@ fn stream<B: Backend>(
     sources: &Sources<'_>,
     index: &Index,
     vcf: &mut Vcf,
-    counts: &mut Counts,
-    table: &mut impl Write,
-    annotated: &mut impl Write,
+    mut state: State,
+    files: &mut [Growing; 2],
+    kept: &mut Partial,
     tick: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: std::io::Error| Error::io("the results")(e);
-    for line in &vcf.header {
-        writeln!(annotated, "{line}").map_err(failed)?;
+) -> Result<Counts> {
+    if state.counts.records == 0 {
+        for ((file, head), bytes) in files.iter_mut().zip(heads(vcf)).zip(&mut state.bytes) {
+            file.append(head.as_bytes())?;
+            *bytes = head.len() as u64;
+        }
     }
-    for (id, number, kind, what) in [
-        ("EPI_PAIRS", "1", "Integer", "Enhancer-promoter pairs whose windows hold the variant"),
-        ("EPI_CHANGE", "A", "Float", "Largest change of the log odds of interaction among these pairs"),
-        ("EPI_ROW", "A", "Integer", "Row of the data set of that pair"),
-    ] {
-        writeln!(annotated, "##INFO=<ID={id},Number={number},Type={kind},Description=\"{what}\">").map_err(failed)?;
+    for _ in 0..state.counts.records {
+        vcf.next_record()?;
     }
-    writeln!(annotated, "{}", vcf.columns).map_err(failed)?;
-    writeln!(
-        table,
-        "chrom\tpos\tid\tref\talt\trow\tcell_line\tlabel\tside\twindow\toffset\tenhancer_promoter_distance\t\
-         ref_log_odds\talt_log_odds\tchange\tref_probability\talt_probability"
-    )
-    .map_err(failed)?;
     let mut references: HashMap<u32, Score> = HashMap::new();
-    let mut last = (String::new(), 0);
     loop {
+        let mut texts = [String::new(), String::new()];
         let mut block = Vec::new();
         while block.len() < BLOCK {
             let Some(record) = vcf.next_record()? else { break };
             block.push(record);
         }
         if block.is_empty() {
-            return Ok(());
+            return Ok(state.counts);
         }
-        let jobs = place(sources, index, &block, counts, &mut last);
+        let counts = &mut state.counts;
+        let jobs = place(sources, index, &block, counts, &mut state.last);
         let checked = counts.records - counts.outside;
         if counts.reference_differs >= 20 && 2 * counts.reference_differs > checked {
             let message = format!(
@@ -263,9 +318,8 @@ fn stream<B: Backend>(
                 }
                 pairs.entry(job.record).or_default().insert(job.row);
                 let place = Place::of(sources.dataset, job.row)?;
-                writeln!(
-                    table,
-                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{change}\t{}\t{}",
+                texts[0] += &format!(
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{change}\t{}\t{}\n",
                     record.contig,
                     record.start + 1,
                     record.id,
@@ -282,8 +336,7 @@ fn stream<B: Backend>(
                     alt.log_odds,
                     reference.probability,
                     alt.probability,
-                )
-                .map_err(failed)?;
+                );
             }
         }
         counts.scored += jobs.len() as u64;
@@ -297,9 +350,14 @@ fn stream<B: Backend>(
                 let (changes, rows_of) = (of(&|b| format!("{:.6}", b.0)), of(&|b| b.1.to_string()));
                 format!("EPI_PAIRS={};EPI_CHANGE={changes};EPI_ROW={rows_of}", rows.len())
             });
-            writeln!(annotated, "{}", record.annotated(&info)).map_err(failed)?;
+            texts[1] += &(record.annotated(&info) + "\n");
         }
-        tick(counts.records)?;
+        for ((file, text), bytes) in files.iter_mut().zip(&texts).zip(&mut state.bytes) {
+            file.append(text.as_bytes())?;
+            *bytes += text.len() as u64;
+        }
+        kept.append([serde_json::to_string(&state).expect("counts are JSON")])?;
+        tick(state.counts.records)?;
     }
 }
 

@@ -1,9 +1,7 @@
 //! Copies of one sample that differ at a few positions: what they share is computed once.
 
-use std::cell::RefCell;
-
-use super::Output;
 use super::epsat::Epsat;
+use super::{Model, Output};
 use crate::autograd::{Tape, Var};
 use crate::backend::{Backend, Gate, LstmWeights, Tensor};
 use crate::error::Result;
@@ -15,26 +13,7 @@ pub struct Kept<B: Backend> {
     layers: Vec<Vec<f32>>,
     /// Queries, keys and values `[T,3*heads*D]`.
     qkv: Tensor<B>,
-    /// The same for so many copies `[B,T,3*heads*D]`; changed rows are put in and taken out again.
-    copies: RefCell<Option<Tensor<B>>>,
     time: usize,
-}
-
-impl<B: Backend> Kept<B> {
-    /// Unchanged queries, keys and values of `n` copies.
-    fn unchanged(&self, backend: &B, n: usize) -> Result<Tensor<B>> {
-        let (mut held, width) = (self.copies.borrow_mut(), self.qkv.len() / self.time);
-        let shape = [n, self.time, width];
-        if let Some(tensor) = held.as_ref().filter(|t| t.shape()[0] >= n) {
-            return tensor.view(0, &shape);
-        }
-        let tensor = backend.zeros(&shape)?;
-        for b in 0..n {
-            backend.copy(&tensor.view(b * self.qkv.len(), self.qkv.shape())?, &self.qkv)?;
-        }
-        *held = Some(tensor.clone());
-        Ok(tensor)
-    }
 }
 
 /// Which positions of each copy changed, and into what.
@@ -87,7 +66,7 @@ impl Epsat {
         }
         let qkv = self.qkv(tape, parameters, &Var::constant(x))?;
         let qkv = qkv.value().reshape(&[time, qkv.value().len() / time])?;
-        Ok(Kept { layers, qkv, copies: RefCell::new(None), time })
+        Ok(Kept { layers, qkv, time })
     }
 
     /// See [`Model::from_changed`]. A layer runs over its window for the copies and for the unchanged sample alike; what is
@@ -131,22 +110,29 @@ impl Epsat {
         }
         let last = &kept.layers[self.layer_count()];
         let width = last.len() / kept.time;
-        let mut hidden = spread(last, width, from, to, copies);
-        add(&mut hidden, &difference, width, copies, (from, to), (from, to));
-        let hidden = Var::constant(backend.from_f32(&hidden, &[copies, to - from, width])?);
+        // Rows at the rim whose difference has died away to nothing are those of the unchanged sample.
+        let begin = from + calm(&difference, copies, to - from, width, false).min(to - from - 1);
+        let end = to - calm(&difference, copies, to - from, width, true).min(to - 1 - begin);
+        let mut hidden = spread(last, width, begin, end, copies);
+        for (b, copy) in hidden.chunks_exact_mut((end - begin) * width).enumerate() {
+            let new = &difference[(b * (to - from) + begin - from) * width..];
+            copy.iter_mut().zip(new).for_each(|(x, d)| *x += d);
+        }
+        let hidden = Var::constant(backend.from_f32(&hidden, &[copies, end - begin, width])?);
         let fresh = self.qkv(tape, parameters, &hidden)?;
-        let (rows, width) = (to - from, kept.qkv.len() / kept.time);
-        let qkv = kept.unchanged(&backend, copies)?;
-        let place = |b: usize| qkv.view((b * kept.time + from) * width, &[rows, width]);
-        for b in 0..copies {
-            backend.copy(&place(b)?, &fresh.value().view(b * rows * width, &[rows, width])?)?;
-        }
-        let output = self.from_qkv(tape, parameters, &Var::constant(qkv.clone()), labels, weights);
-        for b in 0..copies {
-            backend.copy(&place(b)?, &kept.qkv.view(from * width, &[rows, width])?)?;
-        }
-        output
+        let spec = self.attention().expect("an attention layer");
+        let attended = backend.attention_of_copies(&kept.qkv, fresh.value(), begin, &spec)?;
+        self.from_attended(tape, parameters, &Var::constant(attended), labels, weights)
     }
+}
+
+/// Rows at the front (or the back) of `difference` `[copies,rows,width]` in which no copy differs.
+fn calm(difference: &[f32], copies: usize, rows: usize, width: usize, back: bool) -> usize {
+    let still = |r: usize| {
+        let row = if back { rows - 1 - r } else { r };
+        (0..copies).all(|b| difference[(b * rows + row) * width..][..width].iter().all(|d| *d == 0.0))
+    };
+    (0..rows).take_while(|&r| still(r)).count()
 }
 
 /// Rows `begin..end` of `values` `[T,width]`, `copies` times.

@@ -90,7 +90,7 @@ impl Epsat {
         Ok(qkv)
     }
     /// Attention, readout and loss.
-    pub(super) fn from_qkv<B: Backend>(
+    fn from_qkv<B: Backend>(
         &self,
         tape: &mut Tape<B>,
         parameters: &Bound<'_, B>,
@@ -102,10 +102,22 @@ impl Epsat {
         let weights_dropout = tape.dropout(c.dropout_attention, DROPOUT_ATTENTION);
         let spec = Attention { heads: c.heads, head_size: c.head_size, relu: true, dropout: weights_dropout };
         let attended = attention(tape, qkv, spec)?; // [B,T,heads*D]
-        tape.name("attention", &attended);
+        self.from_attended(tape, parameters, &attended, labels, weights)
+    }
+    /// Readout and loss of the heads' outputs `[B,T,heads*D]`.
+    pub(super) fn from_attended<B: Backend>(
+        &self,
+        tape: &mut Tape<B>,
+        parameters: &Bound<'_, B>,
+        attended: &Var<B>,
+        labels: &Tensor<B>,
+        weights: &Tensor<B>,
+    ) -> Result<Output<B>> {
+        let c = &self.config;
+        tape.name("attention", attended);
         let weight = parameters.var(tape, "MultiHeadLinear.weight")?;
         let bias = parameters.var(tape, "MultiHeadLinear.bias")?;
-        let mixed = linear(tape, &attended, &weight, Some(&bias), true)?;
+        let mixed = linear(tape, attended, &weight, Some(&bias), true)?;
         let summed = position_sum(tape, &mixed)?; // [B,readout]
         tape.name("readout_sum", &summed);
         let mode = match c.readout_norm {

@@ -95,3 +95,46 @@ fn shapes_that_do_not_fit_are_refused() {
         assert_refused(backward(&[1, 2, 4], &[1, 6, 4]), "attention_backward");
     });
 }
+
+/// Copies `[batch,rows]` of one sample of `time` positions, changed from position `from` on.
+#[derive(Debug)]
+pub struct Copies {
+    heads: Heads,
+    rows: usize,
+    from: usize,
+}
+
+impl Op for Copies {
+    fn inputs(&self, fill: Fill, seed: u64) -> Vec<Input> {
+        let width = 3 * self.heads.heads * self.heads.head_size;
+        Inputs::new(fill, seed)
+            .float("kept", &[self.heads.time, width])
+            .float("changed", &[self.heads.batch, self.rows, width])
+            .build()
+    }
+    fn run<B: Backend>(&self, run: &mut Run<B>) -> Result<()> {
+        let (kept, changed) = (run.input("kept")?, run.input("changed")?);
+        let out = run.b.attention_of_copies(&kept, &changed, self.from, &self.heads.spec())?;
+        run.report("out", &out);
+        Ok(())
+    }
+}
+
+fn copies() -> Vec<Copies> {
+    let shapes = [
+        ([1, 1, 1, 1], 1, 0),
+        ([3, 17, 2, 8], 4, 0),
+        ([2, 17, 3, 7], 5, 12),
+        ([2, 31, 1, 33], 9, 11),
+        ([4, 5, 2, 64], 5, 0),
+        ([2, 131, 2, 32], 70, 33),
+        ([3, 65, 8, 32], 1, 64),
+    ];
+    shapes.map(|(shape, rows, from)| Copies { heads: attention(shape, from % 2 == 0, 0.0), rows, from }).into()
+}
+
+mod of_copies {
+    use super::copies;
+
+    property_tests!(copies());
+}

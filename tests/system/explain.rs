@@ -211,6 +211,11 @@ fn variants_are_placed_checked_scored_and_written_back() {
     );
     std::fs::write(&path, &text_in).unwrap();
     let found = explain(&run, "variants", &["--vcf", path.to_str().unwrap()]);
+    // Compressed in blocks, as bgzip does: the same.
+    let (plain, packed) = (text(&run, "variants.tsv"), run.path.join("v.vcf.bgz"));
+    std::fs::write(&packed, bgzip(text_in.as_bytes())).unwrap();
+    explain(&run, "variants", &["--vcf", packed.to_str().unwrap()]);
+    assert_eq!(text(&run, "variants.tsv"), plain);
     let counts = &found["counts"];
     for (key, expected) in
         [("records", 6), ("outside", 1), ("reference_differs", 1), ("symbolic", 1), ("overlapping", 1), ("alleles", 5)]
@@ -238,6 +243,135 @@ fn variants_are_placed_checked_scored_and_written_back() {
     assert!(changes.split(',').count() == 3 && changes.ends_with(",."), "{multi}");
     assert!(line("outside").ends_with("\t.") && line("wrong").ends_with("\t."));
     assert!(annotated.contains("##INFO=<ID=EPI_CHANGE,Number=A"));
+}
+
+/// Blocks of 100 bytes and the empty one that ends a bgzip file.
+fn bgzip(bytes: &[u8]) -> Vec<u8> {
+    let block = |part: &[u8]| {
+        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        deflate.write_all(part).unwrap();
+        let (data, mut sum) = (deflate.finish().unwrap(), flate2::Crc::new());
+        sum.update(part);
+        let size = (data.len() + 26 - 1) as u16;
+        let mut out = vec![0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0];
+        out.extend(size.to_le_bytes());
+        out.extend(data);
+        out.extend(sum.sum().to_le_bytes());
+        out.extend((part.len() as u32).to_le_bytes());
+        out
+    };
+    bytes.chunks(100).chain([&[][..]]).flat_map(block).collect()
+}
+
+/// Runs a command to its end, then again as if it had been killed after `keep` kept results: it goes on there, says so, and
+/// writes the same bytes. `outputs[0]` is written last but for other tables; `partials` are its hidden files.
+fn goes_on(run: &Run, args: &[&str], outputs: &[&str], partials: &[(&str, usize)], resumed: usize) {
+    let folder = run.path.join("explain");
+    let read = |name: &&str| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (command, rest) = args.split_first().unwrap();
+    assert_eq!(explain(run, command, rest)["resumed"], 0);
+    let whole: Vec<Vec<u8>> = outputs.iter().map(read).collect();
+    // A folder in the place of a result makes a run fail at its very end, with everything kept.
+    let table = folder.join(outputs[0]);
+    std::fs::remove_file(&table).unwrap();
+    std::fs::create_dir(&table).unwrap();
+    std::fs::write(table.join("in the way"), "").unwrap();
+    let path = run.path.to_str().unwrap();
+    program(&[&["explain", command, path, "--device", "cpu"], rest].concat()).assert().failure();
+    std::fs::remove_dir_all(&table).unwrap();
+    for (name, keep) in partials {
+        let path = folder.join(format!(".{name}.partial"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() > keep + 1, "{name} keeps {} results", lines.len() - 1);
+        lines.truncate(keep + 1);
+        std::fs::write(&path, lines.join("\n") + "\n0.25\t0.").unwrap();
+    }
+    assert_eq!(explain(run, command, rest)["resumed"], resumed, "{command}");
+    for (name, before) in outputs.iter().zip(&whole) {
+        assert!(read(name) == *before, "{name}: a resumed run writes what an unbroken one does");
+    }
+    let hidden = |e: &std::fs::DirEntry| e.file_name().to_string_lossy().starts_with('.');
+    let left: Vec<_> = folder.read_dir().unwrap().map(Result::unwrap).filter(hidden).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn whatever_takes_long_goes_on_where_it_was_stopped() {
+    let run = run_with(&[]);
+    let args = ["attributions", "--rows", "3,8,5", "--steps", "20", "--baseline", "shuffle", "--shuffles", "2"];
+    goes_on(&run, &args, &["attributions.tsv", "attributions.npz"], &[("attributions", 2)], 2);
+    let motifs = run.path.join("m.meme");
+    std::fs::write(&motifs, include_str!("../../examples/data/motifs.meme")).unwrap();
+    let motifs = motifs.to_str().unwrap();
+    let args = ["interactions", "--part", "all", "--limit", "30", "--rate", "0.1", "--motifs", motifs, "--fdr", "1.1"];
+    goes_on(&run, &args, &["interactions.tsv", "interactions-motifs.tsv"], &[("interactions", 41)], 41);
+    let args = ["mutate", "--knockouts", motifs, "--part", "all", "--hit-p", "1e-2"];
+    goes_on(&run, &args, &["knockouts.tsv"], &[("knockouts-before", 100), ("knockouts", 3)], 3);
+    let dataset = epi_engine::data::Dataset::open(&run.data).unwrap();
+    let mut text = String::from("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n");
+    for i in 0..600u32 {
+        // Rows 0, 8, 16, … lie on chr1, 5000 bases apart.
+        let row = 8 * (i / 60);
+        let start = dataset.table().enhancers[row as usize].window_start(LENGTHS[0]);
+        let code = dataset.codes(epi_engine::data::Side::Enhancer, row)[i as usize % 60];
+        let letter = |add: u8| b"ACGT"[usize::from((code + add) % 4)] as char;
+        text += &format!("chr1\t{}\tv{i}\t{}\t{}\t.\t.\t.\n", start + i64::from(i % 60) + 1, letter(0), letter(1));
+    }
+    let vcf = run.path.join("v.vcf");
+    std::fs::write(&vcf, text).unwrap();
+    let args = ["variants", "--vcf", vcf.to_str().unwrap()];
+    goes_on(&run, &args, &["variants.tsv", "variants.vcf"], &[("variants", 1)], 256);
+    let tiny = TINY.iter().find(|t| t.preset == "eplae").unwrap();
+    let path = run.path.with_file_name("eplae");
+    train_tiny(tiny, &run.data, &path, &[]).assert().success();
+    let eplae = Run { path, data: run.data.clone(), ..run };
+    let args = ["latent", "--part", "all", "--rows", "1,2", "--copies", "20", "--batch", "50"];
+    let outputs = ["latent.tsv", "latent-traversal.tsv", "latent-back-projection.tsv"];
+    goes_on(&eplae, &args, &outputs, &[("latent-codes", 120), ("latent", 1)], 100 + 1);
+}
+
+#[test]
+fn every_command_says_the_same_on_every_device() {
+    let run = run_with(&[]);
+    let path = run.path.to_str().unwrap();
+    let dataset = epi_engine::data::Dataset::open(&run.data).unwrap();
+    let start = dataset.table().enhancers[0].window_start(LENGTHS[0]);
+    let base = |i: usize| b"ACGT"[usize::from(dataset.codes(epi_engine::data::Side::Enhancer, 0)[i])] as char;
+    let vcf = run.path.join("v.vcf");
+    let records = format!("chr1\t{}\ta\t{}\t{}TG\t.\t.\t.\n", start + 21, base(20), base(20));
+    let head = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n";
+    std::fs::write(&vcf, format!("{head}{records}")).unwrap();
+    // Commands with their tables, the column that names a line and those that are numbers.
+    let commands: [(&[&str], &str, &[usize]); 6] = [
+        (&["attributions", "--rows", "3", "--steps", "8"], "attributions.tsv", &[6]),
+        (&["mutate", "--rows", "3", "--no-bases", "--windows", "9", "--step", "8"], "mutate-row3.tsv", &[9, 11]),
+        (&["variants", "--vcf", vcf.to_str().unwrap()], "variants.tsv", &[12, 13, 14]),
+        (&["filters", "--part", "test"], "filters.tsv", &[1, 2, 3]),
+        (&["attention", "--rows", "3"], "attention.tsv", &[7, 8]),
+        (&["interactions", "--part", "all", "--limit", "8", "--rate", "0.2"], "interactions.tsv", &[]),
+    ];
+    let mut devices = vec!["reference"];
+    devices.extend(epi_engine::backend::cuda::device::EMULATOR.then_some("emulator"));
+    for (args, table, numbers) in commands {
+        let on = |device: &str| {
+            let out = run.path.join(device);
+            let args = [&["explain", args[0], path], &args[1..], &["--out", out.to_str().unwrap()]].concat();
+            program(&[&args[..], &["--device", device]].concat()).assert().success();
+            std::fs::read_to_string(out.join(table)).unwrap()
+        };
+        let expected = on("cpu");
+        for device in &devices {
+            let found = on(device);
+            assert_eq!(rows(&found).len(), rows(&expected).len(), "{table} on {device}");
+            for (a, b) in rows(&expected).iter().zip(rows(&found)) {
+                for &column in numbers {
+                    let [x, y] = [a[column], b[column]].map(|v| v.parse::<f64>().unwrap());
+                    assert!((x - y).abs() < 2e-5 * x.abs().max(1.0), "{table} on {device}: {a:?} {b:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -298,7 +432,11 @@ fn attention_adds_up_and_interactions_are_tested() {
         [("row2_attention.npy".into(), 2 * positions * positions * 4)]
     );
     for background in ["negatives", "shuffle"] {
-        let found = explain(&run, "interactions", &["--part", "all", "--background", background, "--limit", "30"]);
+        let found = explain(
+            &run,
+            "interactions",
+            &["--part", "all", "--background", background, "--limit", "30", "--rate", "0.1"],
+        );
         assert!(found["tested"].as_u64().unwrap() > 0, "{found}");
         assert!(text(&run, "interactions.svg").ends_with("</svg>\n"));
     }
@@ -330,6 +468,7 @@ fn usage_errors_and_help() {
         (&["mutate", path, "--no-bases"], "--windows"),
         (&["mutate", path, "--windows", "1"], "at least two"),
         (&["filters", path, "--share", "2"], "--share"),
+        (&["interactions", path, "--rate", "1"], "--rate"),
         (&["attributions", path, "--batch", "0"], "--batch"),
     ] {
         let args = [&["explain"], args, &["--device", "cpu"]].concat();

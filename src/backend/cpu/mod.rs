@@ -7,6 +7,7 @@
 mod adam;
 mod attention;
 mod attention_backward;
+mod attention_copies;
 mod autoencoder;
 mod batch_norm;
 mod conv1d;
@@ -372,6 +373,10 @@ impl Backend for Cpu {
     }
     fn attention(&self, qkv: &Tensor, spec: &Attention, step: &Step) -> Result<(Tensor, Tensor)> {
         attention::forward(self, qkv, spec, step)
+    }
+    fn attention_of_copies(&self, kept: &Tensor, changed: &Tensor, from: usize, spec: &Attention) -> Result<Tensor> {
+        spec.check_copies(kept, changed, from)?;
+        attention_copies::forward(self, kept, changed, from, spec)
     }
     fn attention_backward(
         &self,

@@ -1,11 +1,15 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{PairArgs, RunArgs};
+use super::{PairArgs, RunArgs, stopped};
+use crate::backend::Backend;
 use crate::cli::Output;
-use crate::explain::attribution::{self, Baseline, Method, Options};
+use crate::cli::watch::{Watch, catch_interrupts};
+use crate::data::Side;
+use crate::explain::attribution::{self, Attribution, Baseline, Method, Options};
 use crate::explain::{Npz, Scorer, Windows};
 use crate::on_device;
+use crate::train::Observer;
 use crate::train::session::Trained;
 
 /// Contribution of every base to the log odds of interaction
@@ -42,6 +46,7 @@ pub struct Args {
 
 pub fn run(args: &Args, out: &Output) -> Result<()> {
     let opened = args.run.open(out)?;
+    catch_interrupts();
     let options = Options {
         method: args.method,
         baseline: args.baseline,
@@ -49,23 +54,38 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
         shuffles: args.shuffles.max(1),
         seed: args.seed,
     };
-    let found = on_device!(&opened.device, backend => {
+    let (found, partial, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         // Backward passes hold every activation; a quarter of the copies fills as much memory.
         let batch = opened.batch.div_ceil(4);
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, batch)?;
         let places = opened.pairs(&args.pairs, &trained, backend, out)?;
-        let bar = out.progress(places.len() as u64, "pairs");
-        let mut found = Vec::new();
+        let rows: Vec<u32> = places.iter().map(|p| p.row).collect();
+        let key = opened.key(&backend.name(), json!({"rows": rows, "options": format!("{options:?}")}))?;
+        let lengths = [Side::Enhancer, Side::Promoter].map(|s| opened.dataset.table().length(s));
+        let read = |line: &str| Attribution::read(line, lengths);
+        let (mut partial, mut known) = opened.partial("attributions", &key, 1, read)?;
+        known.truncate(places.len());
+        let (total, resumed, watch) = (places.len(), known.len(), Watch::new(out, None));
+        let bar = out.progress(total as u64, "pairs");
+        let (mut known, mut found) = (known.into_iter(), Vec::new());
         for place in places {
             bar.set_message(format!("row {}", place.row));
             let windows = Windows::of(&opened.dataset, &place.sample);
-            let attribution = attribution::attribute(&scorer, &windows, &options, &mut |_| bar.tick())?;
+            let attribution = match known.next() {
+                Some(known) => known,
+                None if watch.interrupted() => return Err(stopped(found.len() as u64, total, "pairs").into()),
+                None => {
+                    let new = attribution::attribute(&scorer, &windows, &options, &mut |_| bar.tick())?;
+                    partial.append([new.line()])?;
+                    new
+                }
+            };
             bar.inc(1);
             found.push((place, windows, attribution));
         }
         bar.finish_and_clear();
-        found
+        (found, partial, resumed)
     });
     let mut npz = Npz::create(&opened.out.file("attributions.npz"))?;
     let mut documents = Vec::new();
@@ -99,6 +119,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     }
     npz.finish()?;
     attribution::write_table(&opened.out.file("attributions.tsv"), &found)?;
-    out.document(&json!({ "out": opened.out.path(), "pairs": documents }));
+    partial.remove()?;
+    out.document(&json!({ "out": opened.out.path(), "pairs": documents, "resumed": resumed }));
     Ok(())
 }

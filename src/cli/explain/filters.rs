@@ -7,19 +7,20 @@ use super::{Opened, RunArgs};
 use crate::backend::Backend;
 use crate::cli::Output;
 use crate::data::Side;
-use crate::data::meme::{self, Motif};
+use crate::data::meme;
 use crate::error::Error;
 use crate::explain::Scorer;
-use crate::explain::filters::{self, Filter};
+use crate::explain::filters::{self, Filter, Reading, matches, readings};
 use crate::explain::pairs::SIDES;
-use crate::explain::similarity::{Match, Measure, match_motifs};
+use crate::explain::similarity::{Match, Measure};
 use crate::on_device;
 use crate::train::session::{Part, Trained};
 
 /// Convolution filters as motifs
 ///
 /// A filter's motif is made of the stretches that activate it to at least --share of its maximum over the windows. Writes
-/// filters.tsv, one MEME file and one page of logos a side; the MEME files are what Tomtom takes.
+/// filters.tsv, one MEME file and one page of logos a side; the MEME files are what Tomtom takes. With --motifs also
+/// motifs.tsv: the known motifs that filters resemble, those that most filters read first.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   epi-engine explain filters runs/fold0
@@ -81,17 +82,6 @@ pub fn read_filters<B: Backend>(
     Ok([enhancer, promoter])
 }
 
-/// The best match of every filter; filters without a hit have none.
-pub fn matches(found: &[Filter], database: &[Motif], measure: Measure, seed: u64) -> Vec<Option<Match>> {
-    let speaking: Vec<&Filter> = found.iter().filter(|f| f.hits > 0).collect();
-    let motifs: Vec<Motif> = speaking.iter().map(|f| f.motif()).collect();
-    let mut all = vec![None; found.len()];
-    for (filter, found) in speaking.iter().zip(match_motifs(&motifs, database, measure, seed)) {
-        all[filter.index] = Some(found);
-    }
-    all
-}
-
 pub fn run(args: &Args, out: &Output) -> Result<()> {
     let opened = args.run.open(out)?;
     let database = args.motifs.as_ref().map(|path| meme::read(path)).transpose()?;
@@ -103,7 +93,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     let mut text = String::from(
         "filter\tmaximum\thits\twindows\tinformation\tconsensus\tmotif\tscore\toffset\toverlap\treverse\tp\tq\n",
     );
-    let mut documents = Vec::new();
+    let (mut documents, mut known) = (Vec::new(), Vec::new());
     for (side, found) in sides.iter().enumerate() {
         let matched = match &database {
             Some(database) => matches(found, database, args.measure, args.seed),
@@ -130,11 +120,31 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
         let labels: Vec<String> = matched.iter().map(|m| called(m).unwrap_or_default()).collect();
         opened.out.write(&format!("filters-{}.svg", SIDES[side]), filters::draw(found, &labels).as_bytes())?;
         let speaking = found.iter().filter(|f| f.hits > 0).count();
-        let known = labels.iter().filter(|l| !l.is_empty()).count();
-        let note = if database.is_some() { format!(", {known} resemble a known motif") } else { String::new() };
+        let resembling = labels.iter().filter(|l| !l.is_empty()).count();
+        let note = if database.is_some() { format!(", {resembling} resemble a known motif") } else { String::new() };
         out.line(format!("{}: {} filters, {speaking} with hits{note}", SIDES[side], found.len()));
+        let read = readings(found, &matched, args.fdr);
+        for r in read.iter().take(5) {
+            let (motif, filters, best) = (&r.motif, r.filters.len(), found[r.filters[0]].name());
+            out.line(format!("  {motif}: {filters} filters, first {best}, q {:.1e}", r.q));
+        }
+        known.extend(read);
     }
     opened.out.write("filters.tsv", text.as_bytes())?;
-    out.document(&json!({ "out": opened.out.path(), "filters": documents }));
+    if database.is_some() {
+        opened.out.write("motifs.tsv", table(&known).as_bytes())?;
+    }
+    out.document(&json!({ "out": opened.out.path(), "filters": documents, "motifs": known }));
     Ok(())
+}
+
+/// Known motifs, a line each.
+fn table(known: &[Reading]) -> String {
+    let mut text = String::from("side\tmotif\tfilters\thits\tq\tfilter_numbers\n");
+    for r in known {
+        let numbers: Vec<String> = r.filters.iter().map(usize::to_string).collect();
+        let (side, motif, n, numbers) = (SIDES[r.side], &r.motif, r.filters.len(), numbers.join(","));
+        text += &format!("{side}\t{motif}\t{n}\t{}\t{:.3e}\t{numbers}\n", r.hits, r.q);
+    }
+    text
 }

@@ -3,14 +3,16 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
-use super::RunArgs;
-use super::filters::{matches, read_filters};
+use super::filters::read_filters;
+use super::{RunArgs, digest, stopped};
+use crate::backend::Backend;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::{Sample, meme};
 use crate::error::Error;
-use crate::explain::interactions::{self, Options};
-use crate::explain::pairs::SIDES;
+use crate::explain::filters::{Filter, matches, readings};
+use crate::explain::interactions::{self, Interaction, Options, Units, single};
+use crate::explain::partial::numbers;
 use crate::explain::shuffle::dinucleotides;
 use crate::explain::similarity::Measure;
 use crate::explain::{Place, Scorer, Windows};
@@ -32,7 +34,8 @@ enum Background {
 ///
 /// For every two filters the highest attention between places where they are active, in each pair; interacting pairs
 /// against the background by a Mann–Whitney test, with a false discovery rate over everything that was tested. Writes
-/// interactions.tsv and a drawing of the network.
+/// interactions.tsv and a drawing of the network. With --motifs, filters that read the same known motif are tested once more
+/// as one: interactions-motifs.tsv, and its drawing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   epi-engine explain interactions runs/fold0 --motifs JASPAR.meme
@@ -48,7 +51,10 @@ pub struct Args {
     limit: usize,
     #[arg(long, value_enum, default_value = "negatives")]
     background: Background,
-    /// Share of a filter's highest activation from which on it is active
+    /// A filter is active where it exceeds what it reaches in this share of the positions of shuffled windows
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3)]
+    rate: f64,
+    /// Share of a filter's highest activation that makes a hit of its motif
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     share: f32,
     /// Leave out filters that are active in a smaller share of the interacting pairs
@@ -66,6 +72,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, out: &Output) -> Result<()> {
+    if !(0.0..1.0).contains(&args.rate) {
+        return Err(Error::config("--rate", format!("{} is no share below 1", args.rate)).into());
+    }
     let opened = args.run.open(out)?;
     catch_interrupts();
     let database = args.motifs.as_ref().map(|path| meme::read(path)).transpose()?;
@@ -91,77 +100,101 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
             shuffled
         }
     };
-    let options = Options { share: args.share, least_active: args.least_active };
+    let options = Options { rate: args.rate, least_active: args.least_active, seed: args.seed };
     let watch = Watch::new(out, None);
-    let (found, names) = on_device!(&opened.device, backend => {
+    let (levels, names, partial, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
         let sides = read_filters(&opened, &scorer, args.part, 2000, args.share, out)?;
-        let names = sides.each_ref().map(|found| -> Vec<String> {
-            let matched = match &database {
-                Some(database) => matches(found, database, Measure::Pearson, args.seed),
-                None => vec![None; found.len()],
-            };
-            let name = |(filter, matched): (&crate::explain::filters::Filter, &Option<_>)| {
-                let known = matched.as_ref().filter(|m: &&crate::explain::similarity::Match| m.q < args.fdr);
-                known.map_or(filter.name(), |m| format!("{} {}", filter.name(), m.motif))
-            };
-            found.iter().zip(&matched).map(name).collect()
-        });
-        let bar = out.progress(2 * (foreground.len() + background.len()) as u64, "passes");
-        let mut tick = |done| {
-            bar.set_position(done);
-            if watch.interrupted() {
-                return Err(Error::Interrupted("nothing was written".into()));
+        let mut names = vec![sides.each_ref().map(|found| found.iter().map(Filter::name).collect::<Vec<_>>())];
+        let mut units = vec![single(sides.each_ref().map(Vec::len))];
+        if let Some(database) = &database {
+            let mut motifs: [Vec<String>; 2] = Default::default();
+            let mut together = Units::default();
+            for (side, found) in sides.iter().enumerate() {
+                let matched = matches(found, database, Measure::Pearson, args.seed);
+                for read in readings(found, &matched, args.fdr) {
+                    for &c in &read.filters {
+                        names[0][side][c] += &format!(" {}", read.motif);
+                    }
+                    motifs[side].push(read.motif);
+                    together[side].push(read.filters);
+                }
             }
-            Ok(())
+            names.push(motifs);
+            units.push(together);
+        }
+        let rows: Vec<u32> = foreground.iter().chain(&background).map(|(place, _)| place.row).collect();
+        let what = json!({
+            "rows": rows, "shuffled": args.background == Background::Shuffle, "seed": args.seed,
+            "options": format!("{options:?}"), "units": units,
+        });
+        let key = opened.key(&backend.name(), digest(&what).into())?;
+        let (mut partial, mut known) = opened.partial("interactions", &key, 1, numbers)?;
+        known.truncate(rows.len());
+        let (total, resumed) = (rows.len(), known.len());
+        let bar = out.progress(3 * total as u64, "passes");
+        let mut tick = |done: u64| {
+            bar.set_position(done);
+            match watch.interrupted() {
+                true => Err(stopped(done.saturating_sub(2 * total as u64), total, "pairs")),
+                false => Ok(()),
+            }
         };
-        let found = interactions::interactions(&scorer, &foreground, &background, &options, &mut tick)?;
+        let kept = Some((&mut partial, known));
+        let found = interactions::interactions(&scorer, &foreground, &background, &units, &options, kept, &mut tick)?;
         bar.finish_and_clear();
-        (found, names)
+        (found, names, partial, resumed)
     });
-    let side_of = |block: &str| interactions::BLOCKS.into_iter().find(|b| b.0 == block).expect("a block");
-    let name = |side: usize, c: usize| names[side].get(c).cloned().unwrap_or_else(|| format!("{}_{c}", SIDES[side]));
+    let mut documents: Vec<Vec<serde_json::Value>> = Vec::new();
+    for (n, (found, file)) in levels.iter().zip(["interactions", "interactions-motifs"]).enumerate() {
+        opened.out.write(&format!("{file}.tsv"), table(found, &names[n]).as_bytes())?;
+        opened.out.write(&format!("{file}.svg"), interactions::draw(found, &names[n], args.fdr).as_bytes())?;
+        documents.push(found.iter().take(100).map(|i| document(i, &names[n])).collect());
+    }
+    partial.remove()?;
+    let below = |found: &[Interaction]| found.iter().filter(|i| i.q < args.fdr).count();
+    out.line(format!("{} interacting pairs against {}", foreground.len(), background.len()));
+    for ((found, documents), what) in levels.iter().zip(&documents).zip(["filters", "known motifs"]) {
+        let (tested, significant, fdr) = (found.len(), below(found), args.fdr);
+        out.line(format!("{tested} pairs of {what} tested, {significant} below a false discovery rate of {fdr}"));
+        for d in documents.iter().take(significant.min(10)) {
+            let text = |key: &str| d[key].as_str().unwrap_or_default();
+            let q = d["q"].as_f64().unwrap_or(1.0);
+            out.line(format!("  {}: {} with {}, q {q:.1e}", text("block"), text("first"), text("second")));
+        }
+    }
+    out.document(&json!({
+        "out": opened.out.path(), "foreground": foreground.len(), "background": background.len(),
+        "tested": levels[0].len(), "significant": below(&levels[0]), "interactions": documents[0],
+        "motifs": documents.get(1), "resumed": resumed,
+    }));
+    Ok(())
+}
+
+/// Names of both units of an interaction.
+fn named<'a>(i: &Interaction, names: &'a [Vec<String>; 2]) -> [&'a str; 2] {
+    let (_, a, b) = interactions::BLOCKS.into_iter().find(|b| b.0 == i.block).expect("a block");
+    [&names[a][i.first], &names[b][i.second]]
+}
+
+fn document(i: &Interaction, names: &[Vec<String>; 2]) -> serde_json::Value {
+    let [first, second] = named(i, names);
+    json!({
+        "block": i.block, "first": first, "second": second, "foreground": i.foreground,
+        "background": i.background, "pairs": i.pairs, "distance": i.distance, "p": i.p, "q": i.q,
+    })
+}
+
+fn table(found: &[Interaction], names: &[Vec<String>; 2]) -> String {
     let mut text = String::from("block\tfirst\tsecond\tforeground\tbackground\tpairs\tdistance\tp\tq\n");
-    let mut documents = Vec::new();
-    for i in &found {
-        let (block, a, b) = side_of(i.block);
-        let (first, second) = (name(a, i.first), name(b, i.second));
+    for i in found {
+        let ([first, second], block) = (named(i, names), i.block);
         let distance = i.distance.map_or("NA".into(), |d| format!("{d:.0}"));
         text += &format!(
             "{block}\t{first}\t{second}\t{:e}\t{:e}\t{}\t{distance}\t{:.3e}\t{:.3e}\n",
             i.foreground, i.background, i.pairs, i.p, i.q
         );
-        if documents.len() < 100 {
-            documents.push(json!({
-                "block": block, "first": first, "second": second, "foreground": i.foreground,
-                "background": i.background, "pairs": i.pairs, "distance": i.distance, "p": i.p, "q": i.q,
-            }));
-        }
     }
-    opened.out.write("interactions.tsv", text.as_bytes())?;
-    opened.out.write("interactions.svg", interactions::draw(&found, &names, args.fdr).as_bytes())?;
-    let significant = found.iter().filter(|i| i.q < args.fdr).count();
-    out.line(format!(
-        "{} interacting pairs against {}: {} pairs of filters tested, {significant} below a false discovery rate of {}",
-        foreground.len(),
-        background.len(),
-        found.len(),
-        args.fdr
-    ));
-    for d in documents.iter().take(significant.min(10)) {
-        let text = |key: &str| d[key].as_str().unwrap_or_default().to_string();
-        out.line(format!(
-            "  {}: {} with {}, q {:.1e}",
-            text("block"),
-            text("first"),
-            text("second"),
-            d["q"].as_f64().unwrap_or(1.0)
-        ));
-    }
-    out.document(&json!({
-        "out": opened.out.path(), "foreground": foreground.len(), "background": background.len(),
-        "tested": found.len(), "significant": significant, "interactions": documents,
-    }));
-    Ok(())
+    text
 }

@@ -1,13 +1,18 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::RunArgs;
+use super::{RunArgs, digest, stopped};
+use crate::backend::Backend;
 use crate::cli::Output;
+use crate::cli::watch::{Watch, catch_interrupts};
+use crate::data::Side;
 use crate::error::Error;
 use crate::explain::latent::{self, Projection};
 use crate::explain::pairs::{SIDES, letter};
-use crate::explain::{Place, Scorer, Windows};
+use crate::explain::partial::numbers;
+use crate::explain::{Partial, Place, Scorer, Windows};
 use crate::on_device;
+use crate::train::Observer;
 use crate::train::session::{Part, Trained};
 
 /// The latent space of an autoencoder
@@ -39,6 +44,7 @@ pub struct Args {
 
 pub fn run(args: &Args, out: &Output) -> Result<()> {
     let opened = args.run.open(out)?;
+    catch_interrupts();
     let samples = opened.part(args.part)?;
     let n = samples.len().min(args.limit);
     if n < 3 {
@@ -46,11 +52,21 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     }
     let chosen: Vec<_> = (0..n).map(|i| samples[i * samples.len() / n]).collect();
     let windows: Vec<Windows> = chosen.iter().map(|s| Windows::of(&opened.dataset, s)).collect();
-    let (codes, projections, spread) = on_device!(&opened.device, backend => {
+    let watch = Watch::new(out, None);
+    let (codes, projections, spread, kept, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
         let bar = out.progress(n as u64, "pairs");
-        let codes = latent::codes(&scorer, &windows, &mut |done| bar.set_position(done))?;
+        let rows: Vec<u32> = chosen.iter().map(|s| s.row).collect();
+        let key = opened.key(&backend.name(), digest(&json!(rows)).into())?;
+        let code = |line: &str| numbers::<f64>(line).filter(|n| n.len() > 2);
+        let (mut kept_codes, mut known) = opened.partial("latent-codes", &key, scorer.batch(), code)?;
+        known.truncate(n);
+        let mut resumed = known.len();
+        let codes = latent::codes(&scorer, &windows, Some((&mut kept_codes, known)), &mut |done| {
+            bar.set_position(done);
+            if watch.interrupted() { Err(stopped(done, n, "codes")) } else { Ok(()) }
+        })?;
         bar.finish_and_clear();
         let (axis, _) = latent::direction(&scorer)?;
         let along: Vec<f64> = codes.codes.iter().map(|c| c.iter().zip(&axis).map(|(c, a)| c * a).sum()).collect();
@@ -61,15 +77,37 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
             let top = (0..n).max_by(|&a, &b| along[a].total_cmp(&along[b])).expect("at least 3");
             rows.push(chosen[top].row);
         }
+        let what = json!({"axis": digest(&json!(axis)), "spread": spread, "rows": rows, "copies": args.copies,
+            "seed": args.seed});
+        let lengths = [Side::Enhancer, Side::Promoter].map(|s| opened.dataset.table().length(s));
+        let read = |line: &str| Projection::read(line, lengths);
+        let (mut kept, mut known) = opened.partial("latent", &opened.key(&backend.name(), what)?, 1, read)?;
+        known.truncate(rows.len());
+        resumed += known.len();
+        let bar = out.progress(rows.len() as u64, "projections");
+        let (total, mut known) = (rows.len(), known.into_iter());
         let mut projections: Vec<(Place, Windows, Projection)> = Vec::new();
         for row in rows {
+            bar.set_position(projections.len() as u64);
+            if watch.interrupted() {
+                return Err(stopped(projections.len() as u64, total, "projections").into());
+            }
             let place = Place::of(&opened.dataset, row)?;
             let windows = Windows::of(&opened.dataset, &place.sample);
-            let code = latent::codes(&scorer, std::slice::from_ref(&windows), &mut |_| {})?.codes.remove(0);
-            let found = latent::project(&scorer, &windows, &code, (&axis, spread), (args.copies, args.seed))?;
+            let found = match known.next() {
+                Some(known) => known,
+                None => {
+                    let one = std::slice::from_ref(&windows);
+                    let code = latent::codes(&scorer, one, None, &mut |_| Ok(()))?.codes.remove(0);
+                    let new = latent::project(&scorer, &windows, &code, (&axis, spread), (args.copies, args.seed))?;
+                    kept.append([new.line()])?;
+                    new
+                }
+            };
             projections.push((place, windows, found));
         }
-        (codes, projections, spread)
+        bar.finish_and_clear();
+        (codes, projections, spread, [kept_codes, kept], resumed)
     });
     let labels: Vec<u8> = chosen.iter().map(|s| s.label).collect();
     let input = latent::principal_components(n, |i, j| latent::agreeing_bases(&windows[i], &windows[j]));
@@ -115,6 +153,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     }
     opened.out.write("latent-traversal.tsv", walk.as_bytes())?;
     opened.out.write("latent-back-projection.tsv", back.as_bytes())?;
+    kept.into_iter().try_for_each(Partial::remove)?;
     out.line(format!(
         "{n} pairs: {:.1} % of the input's and {:.1} % of the code's variance along two components",
         100.0 * input.shares.iter().sum::<f64>(),
@@ -122,7 +161,7 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     ));
     out.document(&json!({
         "out": opened.out.path(), "mapped": n, "input_variance": input.shares, "latent_variance": code.shares,
-        "standard_deviation": spread, "pairs": documents,
+        "standard_deviation": spread, "pairs": documents, "resumed": resumed,
     }));
     Ok(())
 }

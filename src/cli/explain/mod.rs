@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::Output;
 use super::watch::Watch;
@@ -21,7 +23,7 @@ use crate::config::{self, Config};
 use crate::data::{Dataset, EpochPlan, Sample};
 use crate::error::Error;
 use crate::evaluate::{read_predictions, score};
-use crate::explain::Place;
+use crate::explain::{Partial, Place};
 use crate::train::session::{self, Part, Trained};
 use crate::train::{Observer, RunFolder};
 
@@ -133,7 +135,34 @@ pub struct PairArgs {
     part: Part,
 }
 
+/// Options too long to be part of a key.
+fn digest(options: &Value) -> String {
+    Sha256::digest(options.to_string()).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// For a command that was asked to stop.
+fn stopped(done: u64, total: usize, what: &str) -> Error {
+    Error::Interrupted(format!("{done} of {total} {what} are kept; start again to go on"))
+}
+
 impl Opened {
+    /// What kept results are results of: weights, data, device, batch and the options `what` of a command.
+    pub fn key(&self, device: &str, what: Value) -> crate::Result<String> {
+        let weights = Sha256::digest(self.folder.read("best.safetensors")?);
+        let weights: String = weights.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let data = self.dataset.fingerprint();
+        Ok(json!({"weights": weights, "data": data, "device": device, "batch": self.batch, "what": what}).to_string())
+    }
+    /// Kept results of a command, which may end at any time and go on in a later run.
+    pub fn partial<T>(
+        &self,
+        name: &str,
+        key: &str,
+        group: usize,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> crate::Result<(Partial, Vec<T>)> {
+        Partial::open(&self.out.file(&format!(".{name}.partial")), key, group, read)
+    }
     /// The samples of a part of the run's split.
     pub fn part(&self, part: Part) -> crate::Result<Vec<Sample>> {
         let split = session::make_split(&self.config, &self.dataset)?;

@@ -3,17 +3,17 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::{Opened, PairArgs, RunArgs};
+use super::{Opened, PairArgs, RunArgs, digest, stopped};
 use crate::backend::Backend;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::meme;
 use crate::error::Error;
-use crate::explain::knockout::{aupr, knock_out};
-use crate::explain::mutate::{self, Partial, Plan, choose_reuse};
-use crate::explain::{Npz, Place, Reuse, Scorer, Windows};
+use crate::explain::knockout::{Knockout, aupr, knock_out};
+use crate::explain::mutate::{self, Plan, choose_reuse};
+use crate::explain::partial::line;
+use crate::explain::{Npz, Place, Reuse, Score, Scorer, Windows};
 use crate::on_device;
 use crate::train::Observer;
 use crate::train::session::{Part, Trained};
@@ -99,8 +99,6 @@ fn mutagenesis<B: Backend>(
         seed: args.seed,
     };
     let places = opened.pairs(&args.pairs, trained, scorer.backend, out)?;
-    let weights: String =
-        Sha256::digest(opened.folder.read("best.safetensors")?).iter().take(8).map(|b| format!("{b:02x}")).collect();
     let (mut documents, mut arrays) = (Vec::new(), Vec::new());
     for place in places {
         let started = Instant::now();
@@ -111,27 +109,22 @@ fn mutagenesis<B: Backend>(
         }
         let tolerance = if args.exact { 0.0 } else { args.tolerance };
         let (reuse, check) = choose_reuse(scorer, &base, &edits, tolerance)?;
-        let key = json!({
-            "weights": weights, "data": opened.dataset.fingerprint(), "row": place.row, "plan": format!("{plan:?}"),
-            "batch": scorer.batch(), "reuse": format!("{reuse:?}"), "device": scorer.backend.name(),
-        });
-        let path = opened.out.file(&format!(".mutate-row{}.partial", place.row));
-        let (mut partial, done) = Partial::open(&path, &key.to_string(), scorer.batch())?;
+        let what = json!({"row": place.row, "plan": format!("{plan:?}"), "reuse": format!("{reuse:?}")});
+        let key = opened.key(&scorer.backend.name(), what)?;
+        let name = format!("mutate-row{}", place.row);
+        let (mut partial, mut done) = opened.partial(&name, &key, scorer.batch(), Score::read)?;
+        done.truncate(edits.len());
         let (resumed, watch) = (done.len(), Watch::new(out, None));
         let bar = out.progress(edits.len() as u64, "copies");
         bar.set_message(format!("row {}", place.row));
         let scores = mutate::run(scorer, &base, &edits, reuse, (&mut partial, done), &mut |n| {
             bar.set_position(n);
             if watch.interrupted() {
-                return Err(Error::Interrupted(format!(
-                    "{n} of {} copies are kept; start again to go on",
-                    edits.len()
-                )));
+                return Err(stopped(n, edits.len(), "copies"));
             }
             Ok(())
         })?;
         bar.finish_and_clear();
-        let name = format!("mutate-row{}", place.row);
         mutate::write_table(&opened.out.file(&format!("{name}.tsv")), &place, &base, &edits, &scores)?;
         let changes = mutate::base_changes(&base, &edits, &scores);
         if plan.bases {
@@ -193,16 +186,36 @@ fn knockouts<B: Backend>(
     let pairs: Vec<Windows> = samples.iter().map(|s| Windows::of(&opened.dataset, s)).collect();
     let labels: Vec<u8> = samples.iter().map(|s| s.label).collect();
     let borrowed: Vec<[&[u8]; 2]> = pairs.iter().map(|w| [w.codes[0].as_slice(), w.codes[1].as_slice()]).collect();
-    let before = scorer.score(&borrowed)?;
     let watch = Watch::new(out, None);
-    let bar = out.progress(motifs.len() as u64, "motifs");
-    let mut found = Vec::new();
-    for motif in &motifs {
+    let rows: Vec<u32> = samples.iter().map(|s| s.row).collect();
+    let what = json!({"rows": rows, "motifs": format!("{motifs:?}"), "hit_p": args.hit_p, "seed": args.seed});
+    let key = opened.key(&scorer.backend.name(), digest(&what).into())?;
+    let (mut scored, mut before) = opened.partial("knockouts-before", &key, scorer.batch(), Score::read)?;
+    let (mut partial, mut found) = opened.partial("knockouts", &key, 1, Knockout::read)?;
+    found.truncate(motifs.len());
+    let resumed = found.len();
+    let bar = out.progress(borrowed.len() as u64, "pairs");
+    bar.set_message("unchanged");
+    for chunk in borrowed[before.len().min(borrowed.len())..].chunks(scorer.batch()) {
+        let new = scorer.score(chunk)?;
+        scored.append(new.iter().map(|s| line([s.log_odds, s.probability])))?;
+        before.extend(new);
+        bar.set_position(before.len() as u64);
         if watch.interrupted() {
-            return Err(Error::Interrupted("nothing was written".into()).into());
+            return Err(stopped(before.len() as u64, borrowed.len(), "scores of unchanged pairs").into());
         }
-        found.push(knock_out(scorer, motif, &pairs, &labels, &before, (args.hit_p, args.seed))?);
+    }
+    bar.finish_and_clear();
+    let bar = out.progress(motifs.len() as u64, "motifs");
+    bar.set_position(resumed as u64);
+    for motif in &motifs[resumed..] {
+        let knockout = knock_out(scorer, motif, &pairs, &labels, &before, (args.hit_p, args.seed))?;
+        partial.append([knockout.line()])?;
+        found.push(knockout);
         bar.inc(1);
+        if watch.interrupted() {
+            return Err(stopped(found.len() as u64, motifs.len(), "motifs").into());
+        }
     }
     bar.finish_and_clear();
     found.sort_by(|a, b| a.aupr_change.unwrap_or(0.0).total_cmp(&b.aupr_change.unwrap_or(0.0)));
@@ -213,13 +226,15 @@ fn knockouts<B: Backend>(
         text += &format!("{}\t{}\t{}\t{cells}\n", k.motif, k.pairs, k.hits);
     }
     opened.out.write("knockouts.tsv", text.as_bytes())?;
+    scored.remove()?;
+    partial.remove()?;
     let whole = aupr(&labels, &before);
     let part = if args.pairs.rows.is_empty() && args.pairs.part != Part::All { "part" } else { "rows" };
     out.line(format!("{} pairs ({part}), AUPR {}; {} motifs", pairs.len(), cell(whole), motifs.len()));
     for k in found.iter().take(10) {
         out.line(format!("  {}: {} pairs, {} hits, AUPR {}", k.motif, k.pairs, k.hits, cell(k.aupr_change)));
     }
-    let document: Value = json!({ "out": opened.out.path(), "pairs": pairs.len(), "aupr": whole, "knockouts": found });
+    let document: Value = json!({ "out": opened.out.path(), "pairs": pairs.len(), "aupr": whole, "knockouts": found, "resumed": resumed });
     out.document(&document);
     Ok(())
 }

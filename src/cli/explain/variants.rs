@@ -1,10 +1,14 @@
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::RunArgs;
+use super::{RunArgs, digest};
+use crate::backend::Backend;
 use crate::cli::Output;
 use crate::cli::watch::{Watch, catch_interrupts};
 use crate::data::Genome;
@@ -39,6 +43,20 @@ pub struct Args {
     part: Part,
 }
 
+/// Digest of a file's bytes.
+fn contents(path: &Path) -> crate::Result<String> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    loop {
+        let n = file.read(&mut buffer).map_err(Error::io(path))?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+    }
+    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+}
+
 pub fn run(args: &Args, out: &Output) -> Result<()> {
     let opened = args.run.open(out)?;
     catch_interrupts();
@@ -54,15 +72,20 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     if !bar.is_hidden() {
         bar.set_length(Vcf::count(&args.vcf)?);
     }
-    let counts = on_device!(&opened.device, backend => {
+    let (counts, resumed) = on_device!(&opened.device, backend => {
         let trained = Trained::open(backend, &opened.folder, opened.config.clone())?;
         let scorer = Scorer::new(backend, &trained.model, &trained.parameters, opened.batch)?;
-        score_variants(&scorer, &sources, &mut vcf, (&files[0], &files[1]), &mut |done| {
+        let what = json!({
+            "vcf": contents(&args.vcf)?, "genome": args.genome, "rows": digest(&json!(rows)),
+        });
+        let key = opened.key(&backend.name(), what)?;
+        let journal = (opened.out.file(".variants.partial"), key);
+        score_variants(&scorer, &sources, &mut vcf, (&files[0], &files[1]), (&journal.0, &journal.1), &mut |done| {
             bar.set_position(done);
-            if watch.interrupted() {
-                return Err(Error::Interrupted("nothing was written".into()));
+            match watch.interrupted() {
+                true => Err(Error::Interrupted(format!("{done} records are kept; start again to go on"))),
+                false => Ok(()),
             }
-            Ok(())
         })?
     });
     bar.finish_and_clear();
@@ -75,6 +98,6 @@ pub fn run(args: &Args, out: &Output) -> Result<()> {
     if counts.reference_differs > 0 {
         out.warn("records with another reference allele were not scored");
     }
-    out.document(&json!({ "table": files[0], "vcf": files[1], "counts": counts }));
+    out.document(&json!({ "table": files[0], "vcf": files[1], "counts": counts, "resumed": resumed }));
     Ok(())
 }

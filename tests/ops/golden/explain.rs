@@ -127,7 +127,7 @@ fn golden_latent_space() {
                 assert!((got - expected).abs() < limit(&b), "{}: {what}[{i}] {got}, expected {expected}", b.name());
             }
         };
-        let codes = latent::codes(&scorer, std::slice::from_ref(&windows), &mut |_| {}).unwrap();
+        let codes = latent::codes(&scorer, std::slice::from_ref(&windows), None, &mut |_| Ok(())).unwrap();
         close("code", &codes.codes[0], "z");
         let (axis, _) = latent::direction(&scorer).unwrap();
         close("axis", &axis, "axis");
