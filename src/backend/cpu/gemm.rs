@@ -73,8 +73,10 @@ unsafe fn piece<S: Simd, const M: usize, const V: usize, const T: bool>(
         let mut k = 0;
         let (mut across, mut down) = (a, b);
         while k + 4 <= depth {
-            for u in 0..4 {
-                step::<S, M, V, T>(s, &mut sums, &rows, k + u, across.wrapping_add(u * lda), down.add(u * ldb));
+            if !s.four_steps::<M, V, T>(&mut sums, &rows, k, across, lda, down, ldb) {
+                for u in 0..4 {
+                    step::<S, M, V, T>(s, &mut sums, &rows, k + u, across.wrapping_add(u * lda), down.add(u * ldb));
+                }
             }
             k += 4;
             across = across.wrapping_add(4 * lda);

@@ -1,5 +1,6 @@
 //! AVX2 with FMA: 8 lanes, 16 registers.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Simd;
@@ -35,6 +36,85 @@ unsafe fn lanes(bits: u32) -> __m256 {
 #[inline(always)]
 unsafe fn power(n: __m256i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
+}
+
+/// One step of a tile of four rows by three vectors: its row of `b`, and where `a` has the four factors.
+macro_rules! step {
+    ($b:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
+        concat!(
+            "vmovups {b0}, [", $b, "]\nvmovups {b1}, [", $b, " + 32]\nvmovups {b2}, [", $b, " + 64]\n",
+            "vbroadcastss {a}, dword ptr [", $a0, "]\n",
+            "vfmadd231ps {s00}, {b0}, {a}\nvfmadd231ps {s01}, {b1}, {a}\nvfmadd231ps {s02}, {b2}, {a}\n",
+            "vbroadcastss {a}, dword ptr [", $a1, "]\n",
+            "vfmadd231ps {s10}, {b0}, {a}\nvfmadd231ps {s11}, {b1}, {a}\nvfmadd231ps {s12}, {b2}, {a}\n",
+            "vbroadcastss {a}, dword ptr [", $a2, "]\n",
+            "vfmadd231ps {s20}, {b0}, {a}\nvfmadd231ps {s21}, {b1}, {a}\nvfmadd231ps {s22}, {b2}, {a}\n",
+            "vbroadcastss {a}, dword ptr [", $a3, "]\n",
+            "vfmadd231ps {s30}, {b0}, {a}\nvfmadd231ps {s31}, {b1}, {a}\nvfmadd231ps {s32}, {b2}, {a}\n",
+        )
+    };
+}
+
+/// Four of these: 12 sums, 3 vectors of `b` and one factor are all 16 registers.
+macro_rules! four_steps {
+    ($sums:ident, [$($steps:expr),*], $($operands:tt)*) => {
+        asm!(
+            $($steps),*,
+            s00 = inout(ymm_reg) $sums[0][0], s01 = inout(ymm_reg) $sums[0][1], s02 = inout(ymm_reg) $sums[0][2],
+            s10 = inout(ymm_reg) $sums[1][0], s11 = inout(ymm_reg) $sums[1][1], s12 = inout(ymm_reg) $sums[1][2],
+            s20 = inout(ymm_reg) $sums[2][0], s21 = inout(ymm_reg) $sums[2][1], s22 = inout(ymm_reg) $sums[2][2],
+            s30 = inout(ymm_reg) $sums[3][0], s31 = inout(ymm_reg) $sums[3][1], s32 = inout(ymm_reg) $sums[3][2],
+            b0 = out(ymm_reg) _, b1 = out(ymm_reg) _, b2 = out(ymm_reg) _, a = out(ymm_reg) _,
+            $($operands)*
+            options(readonly, nostack, preserves_flags)
+        )
+    };
+}
+
+/// [`Simd::four_steps`] of a row-major left side.
+///
+/// # Safety
+/// As there; the machine has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn four_steps_rows(sums: &mut [[__m256; 3]; 4], rows: &[*const f32; 4], k: usize, b: *const f32, ldb: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        four_steps!(
+            sums,
+            [
+                step!("{b}", "{r0} + 4*{k}", "{r1} + 4*{k}", "{r2} + 4*{k}", "{r3} + 4*{k}"),
+                step!("{b} + 4*{n}", "{r0} + 4*{k} + 4", "{r1} + 4*{k} + 4", "{r2} + 4*{k} + 4", "{r3} + 4*{k} + 4"),
+                step!("{b} + 8*{n}", "{r0} + 4*{k} + 8", "{r1} + 4*{k} + 8", "{r2} + 4*{k} + 8", "{r3} + 4*{k} + 8"),
+                step!("{c}", "{r0} + 4*{k} + 12", "{r1} + 4*{k} + 12", "{r2} + 4*{k} + 12", "{r3} + 4*{k} + 12")
+            ],
+            b = in(reg) b, c = in(reg) b.wrapping_add(3 * ldb), n = in(reg) ldb, k = in(reg) k,
+            r0 = in(reg) rows[0], r1 = in(reg) rows[1], r2 = in(reg) rows[2], r3 = in(reg) rows[3],
+        )
+    }
+}
+
+/// [`Simd::four_steps`] of a left side that lies step by step.
+///
+/// # Safety
+/// As there; the machine has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn four_steps_across(sums: &mut [[__m256; 3]; 4], a: *const f32, lda: usize, b: *const f32, ldb: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        four_steps!(
+            sums,
+            [
+                step!("{b}", "{p}", "{p} + 4", "{p} + 8", "{p} + 12"),
+                step!("{b} + 4*{n}", "{p} + 4*{m}", "{p} + 4*{m} + 4", "{p} + 4*{m} + 8", "{p} + 4*{m} + 12"),
+                step!("{b} + 8*{n}", "{p} + 8*{m}", "{p} + 8*{m} + 4", "{p} + 8*{m} + 8", "{p} + 8*{m} + 12"),
+                step!("{c}", "{q}", "{q} + 4", "{q} + 8", "{q} + 12")
+            ],
+            b = in(reg) b, c = in(reg) b.wrapping_add(3 * ldb), n = in(reg) ldb,
+            p = in(reg) a, q = in(reg) a.wrapping_add(3 * lda), m = in(reg) lda,
+        )
+    }
 }
 
 // SAFETY (all blocks below): an `Avx2` exists only where the instructions do; memory is the caller's promise.
@@ -129,6 +209,31 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn select(self, bits: u32, v: __m256, w: __m256) -> __m256 {
         unsafe { _mm256_blendv_ps(w, v, lanes(bits)) }
+    }
+    #[inline(always)]
+    unsafe fn four_steps<const M: usize, const V: usize, const T: bool>(
+        self,
+        sums: &mut [[__m256; V]; M],
+        rows: &[*const f32; M],
+        k0: usize,
+        across: *const f32,
+        lda: usize,
+        down: *const f32,
+        ldb: usize,
+    ) -> bool {
+        if M != 4 || V != 3 {
+            return false;
+        }
+        unsafe {
+            // The same arrays, with their lengths as literals.
+            let sums = &mut *std::ptr::from_mut(sums).cast::<[[__m256; 3]; 4]>();
+            if T {
+                four_steps_across(sums, across, lda, down, ldb);
+            } else {
+                four_steps_rows(sums, &*std::ptr::from_ref(rows).cast(), k0, down, ldb);
+            }
+        }
+        true
     }
     #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
