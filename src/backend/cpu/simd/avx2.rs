@@ -42,14 +42,28 @@ unsafe fn power(n: __m256i) -> __m256 {
 macro_rules! step {
     ($b:literal, $a0:literal, $a1:literal, $a2:literal, $a3:literal) => {
         concat!(
-            "vmovups {b0}, [", $b, "]\nvmovups {b1}, [", $b, " + 32]\nvmovups {b2}, [", $b, " + 64]\n",
-            "vbroadcastss {a}, dword ptr [", $a0, "]\n",
+            "vmovups {b0}, [",
+            $b,
+            "]\nvmovups {b1}, [",
+            $b,
+            " + 32]\nvmovups {b2}, [",
+            $b,
+            " + 64]\n",
+            "vbroadcastss {a}, dword ptr [",
+            $a0,
+            "]\n",
             "vfmadd231ps {s00}, {b0}, {a}\nvfmadd231ps {s01}, {b1}, {a}\nvfmadd231ps {s02}, {b2}, {a}\n",
-            "vbroadcastss {a}, dword ptr [", $a1, "]\n",
+            "vbroadcastss {a}, dword ptr [",
+            $a1,
+            "]\n",
             "vfmadd231ps {s10}, {b0}, {a}\nvfmadd231ps {s11}, {b1}, {a}\nvfmadd231ps {s12}, {b2}, {a}\n",
-            "vbroadcastss {a}, dword ptr [", $a2, "]\n",
+            "vbroadcastss {a}, dword ptr [",
+            $a2,
+            "]\n",
             "vfmadd231ps {s20}, {b0}, {a}\nvfmadd231ps {s21}, {b1}, {a}\nvfmadd231ps {s22}, {b2}, {a}\n",
-            "vbroadcastss {a}, dword ptr [", $a3, "]\n",
+            "vbroadcastss {a}, dword ptr [",
+            $a3,
+            "]\n",
             "vfmadd231ps {s30}, {b0}, {a}\nvfmadd231ps {s31}, {b1}, {a}\nvfmadd231ps {s32}, {b2}, {a}\n",
         )
     };
@@ -137,11 +151,12 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_n(self, p: *const f32, n: usize) -> __m256 {
-        unsafe { _mm256_maskload_ps(p, first(n)) }
+        unsafe { if n == 8 { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, first(n)) } }
     }
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f32, v: __m256, n: usize) {
-        unsafe { _mm256_maskstore_ps(p, first(n), v) }
+        // A masked store takes a dozen cycles on some processors.
+        unsafe { if n == 8 { _mm256_storeu_ps(p, v) } else { _mm256_maskstore_ps(p, first(n), v) } }
     }
     #[inline(always)]
     fn prefetch(self, p: *mut f32) {
@@ -207,6 +222,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) as u32 }
     }
     #[inline(always)]
+    fn if_gt(self, a: __m256, b: __m256, v: __m256, w: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(w, v, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
+    }
+    #[inline(always)]
     fn select(self, bits: u32, v: __m256, w: __m256) -> __m256 {
         unsafe { _mm256_blendv_ps(w, v, lanes(bits)) }
     }
@@ -253,6 +272,50 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn keep_bits(self, seed: u64, stream: u32, step: u32, first: u64, threshold: u32, out: &mut [u64]) {
-        super::portable::keep_bits(seed, stream, step, first, threshold, out)
+        for (group, word) in out.iter_mut().enumerate() {
+            *word = unsafe { philox(seed, stream, step, first + 8 * group as u64, threshold) };
+        }
+    }
+}
+
+/// 64 elements: eight Philox blocks, one per 64-bit lane. Only the low halves of the lanes count; `vpmuludq` ignores the rest,
+/// so the low word of a product needs no masking.
+#[inline(always)]
+unsafe fn philox(seed: u64, stream: u32, step: u32, first: u64, threshold: u32) -> u64 {
+    unsafe {
+        let (m0, m1) = (_mm256_set1_epi64x(0xD251_1F53), _mm256_set1_epi64x(0xCD9E_8D57));
+        let front = _mm256_add_epi64(_mm256_setr_epi64x(0, 1, 2, 3), _mm256_set1_epi64x(first as i64));
+        let mut c0 = [front, _mm256_add_epi64(front, _mm256_set1_epi64x(4))];
+        let mut c1 = [_mm256_srli_epi64::<32>(c0[0]), _mm256_srli_epi64::<32>(c0[1])];
+        let mut c2 = [_mm256_set1_epi64x(stream.into()); 2];
+        let mut c3 = [_mm256_set1_epi64x(step.into()); 2];
+        let (mut k0, mut k1) = (seed as u32, (seed >> 32) as u32);
+        for _ in 0..10 {
+            let (key0, key1) = (_mm256_set1_epi64x(k0.into()), _mm256_set1_epi64x(k1.into()));
+            for g in 0..2 {
+                let p0 = _mm256_mul_epu32(c0[g], m0);
+                let p1 = _mm256_mul_epu32(c2[g], m1);
+                c0[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64::<32>(p1), c1[g]), key0);
+                c2[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64::<32>(p0), c3[g]), key1);
+                c1[g] = p1;
+                c3[g] = p0;
+            }
+            k0 = k0.wrapping_add(0x9E37_79B9);
+            k1 = k1.wrapping_add(0xBB67_AE85);
+        }
+        let limit = _mm256_set1_epi16(threshold as i16);
+        let mut bits = 0;
+        for g in 0..2 {
+            let low = _mm256_blend_epi32::<0xAA>(c0[g], _mm256_slli_epi64::<32>(c1[g]));
+            let high = _mm256_blend_epi32::<0xAA>(c2[g], _mm256_slli_epi64::<32>(c3[g]));
+            // Halves of the first and third block, and of the second and fourth, which packing puts in order. A half that is kept
+            // is the larger of itself and the limit.
+            let (front, back) = (_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
+            let front = _mm256_cmpeq_epi16(_mm256_max_epu16(front, limit), front);
+            let back = _mm256_cmpeq_epi16(_mm256_max_epu16(back, limit), back);
+            let kept = _mm256_movemask_epi8(_mm256_packs_epi16(front, back)) as u32;
+            bits |= u64::from(kept) << (32 * g);
+        }
+        bits
     }
 }

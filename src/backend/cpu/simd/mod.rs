@@ -107,6 +107,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn blend_n(self, v: Self::F, w: Self::F, n: usize) -> Self::F;
     /// Bits of the lanes where `a > b`.
     fn gt(self, a: Self::F, b: Self::F) -> u32;
+    /// `v` where `a > b`, else `w`.
+    #[inline(always)]
+    fn if_gt(self, a: Self::F, b: Self::F, v: Self::F, w: Self::F) -> Self::F {
+        self.select(self.gt(a, b), v, w)
+    }
     /// `v` where the lane's bit is set, else `w`.
     fn select(self, bits: u32, v: Self::F, w: Self::F) -> Self::F;
     /// Four steps of a register tile at once, for instruction sets whose registers a tile fills to the last, so that the
