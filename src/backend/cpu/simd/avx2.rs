@@ -201,10 +201,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn ldexp(self, p: __m256, n: __m256, y: __m256) -> __m256 {
         unsafe {
-            // In two factors, so that 2^128 overflows to infinity instead of wrapping around.
-            let n = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(200.0), n));
-            let half = _mm256_srai_epi32::<1>(n);
-            let scaled = _mm256_mul_ps(_mm256_mul_ps(p, power(half)), power(_mm256_sub_epi32(n, half)));
+            // 2^128 is infinity, and more must not wrap around.
+            let n = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(128.0), n));
+            let scaled = _mm256_mul_ps(p, power(n));
             let normal = _mm256_cmp_ps::<_CMP_NLT_UQ>(y, _mm256_set1_ps(-126.0));
             _mm256_and_ps(normal, scaled)
         }
