@@ -1,4 +1,4 @@
-//! One case per primitive, at the shapes of an EPSAT step; what only other networks need, at theirs.
+//! One case per primitive, at the shapes of an EPSAT step; those that bound SPEID and EPLAE at theirs too.
 
 mod lstm;
 mod speid;
