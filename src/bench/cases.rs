@@ -1,5 +1,6 @@
-//! One case per primitive, at the shapes of an EPSAT step; what only other networks need, at theirs.
+//! One case per primitive, at the shapes of an EPSAT step; those that bound SPEID and EPLAE at theirs too.
 
+mod lstm;
 mod speid;
 
 use std::cell::Cell;
@@ -7,11 +8,13 @@ use std::rc::Rc;
 
 use crate::backend::cost::{self, Cost};
 use crate::backend::{
-    Adam, Attention, Backend, BatchNorm, ClassLoss, Conv1d, DnaAffine, DnaConv, DnaConvGrads, Gate, LstmWeights, Range,
-    ReadoutNorm, StepState, Tensor,
+    Adam, Attention, Backend, BatchNorm, ClassLoss, Conv1d, DnaAffine, DnaConv, DnaConvGrads, Gate, Range, ReadoutNorm,
+    StepState, Tensor,
 };
-use crate::config::{EplaeConfig, EpsatConfig};
+use crate::config::{EplaeConfig, EpsatConfig, SpeidConfig};
 use crate::error::Result;
+use crate::models::{Epsat, Model};
+use crate::nn::Spec;
 use crate::rng::{Dropout, Stream};
 
 /// What an execution yields: everything that can be checked.
@@ -38,6 +41,8 @@ pub struct Size {
     pub enhancer_length: usize,
     pub promoter_length: usize,
     pub model: EpsatConfig,
+    /// The network whose cases begin with `speid_`.
+    pub speid: SpeidConfig,
     /// The autoencoder whose cases begin with `eplae_`.
     pub autoencoder: EplaeConfig,
 }
@@ -47,7 +52,8 @@ impl Size {
     pub fn small(&self) -> Size {
         let full = &self.autoencoder;
         let autoencoder = EplaeConfig { filters: full.filters.min(26), units: full.units.min(33), ..full.clone() };
-        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone(), autoencoder }
+        let speid = SpeidConfig { dense: self.speid.dense.min(37), ..self.speid.clone() };
+        Size { batch: 3, enhancer_length: 131, promoter_length: 109, model: self.model.clone(), speid, autoencoder }
     }
     fn pooled(&self, length: usize) -> usize {
         (length + 1).saturating_sub(self.model.kernel_size) / self.model.pool
@@ -132,7 +138,7 @@ impl<B: Backend> Maker<B> {
 
 /// Every primitive by name, in the order of the contract.
 pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
-    [epsat(), super::eplae_cases::all()].concat()
+    [epsat(), speid::all(), super::eplae_cases::all()].concat()
 }
 
 /// Those at the shapes of an EPSAT step.
@@ -141,13 +147,11 @@ fn epsat<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("add_assign", add_assign),
         ("dna_conv", dna_conv),
         ("dna_conv_backward", dna_conv_backward),
-        ("dna_conv_bias", speid::dna_conv_bias),
-        ("dna_conv_bias_backward", speid::dna_conv_bias_backward),
         ("conv1d", conv1d),
         ("conv1d_backward_input", conv1d_backward_input),
         ("conv1d_backward_weight", conv1d_backward_weight),
-        ("batch_norm", batch_norm),
-        ("batch_norm_backward", batch_norm_backward),
+        ("batch_norm", |m| batch_norm(m, m.positions(m.size.model.kernels))),
+        ("batch_norm_backward", |m| batch_norm_backward(m, m.positions(m.size.model.kernels))),
         ("max_pool", max_pool),
         ("max_pool_backward", max_pool_backward),
         ("linear_qkv", |m| linear(m, qkv(m))),
@@ -156,9 +160,9 @@ fn epsat<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("linear_mix", |m| linear(m, mix(m))),
         ("linear_mix_backward_input", |m| linear_backward_input(m, mix(m))),
         ("linear_mix_backward_weight", |m| linear_backward_weight(m, mix(m))),
-        ("lstm", |m| lstm(m, true)),
-        ("lstm_evaluate", |m| lstm(m, false)),
-        ("lstm_backward", lstm_backward),
+        ("lstm", |m| lstm::forward(m, second_layer(m), true)),
+        ("lstm_evaluate", |m| lstm::forward(m, second_layer(m), false)),
+        ("lstm_backward", |m| lstm::backward(m, second_layer(m))),
         ("attention", attention),
         ("attention_backward", attention_backward),
         ("relu", relu),
@@ -173,12 +177,9 @@ fn epsat<B: Backend>() -> Vec<(&'static str, Build<B>)> {
         ("readout_norm_backward", readout_norm_backward),
         ("class_loss", class_loss),
         ("class_loss_backward", class_loss_backward),
-        ("binary_cross_entropy", speid::binary_cross_entropy),
         ("softmax", softmax),
-        ("weighted_sum", speid::weighted_sum),
-        ("l2_penalty", speid::l2_penalty),
-        ("finish_gradients", finish_gradients),
-        ("adam", adam),
+        ("finish_gradients", |m| finish_gradients(m, epsat_parameters(m))),
+        ("adam", |m| adam(m, epsat_parameters(m))),
     ]
 }
 
@@ -282,16 +283,16 @@ fn conv1d_backward_weight<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
 
 const NORM: BatchNorm = BatchNorm { train: true, eps: 1e-5, momentum: 0.1 };
 
-fn batch_norm<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let (shape, c) = (m.positions(m.size.model.kernels), [m.size.model.kernels]);
+fn batch_norm<B: Backend>(m: &Maker<B>, shape: [usize; 3]) -> Result<Case<B>> {
+    let c = [shape[2]];
     let (inp, gamma, beta) = (m.normal(&shape)?, m.normal(&c)?, m.normal(&c)?);
     let (mean, var) = (m.b.zeros(&c)?, m.ones(c[0])?);
     m.case(shape, cost::elementwise(inp.len(), 6, 2), move |b| {
         b.batch_norm(&inp, &gamma, &beta, &mean, &var, NORM).map(|(out, saved)| vec![out, saved])
     })
 }
-fn batch_norm_backward<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let (shape, c) = (m.positions(m.size.model.kernels), [m.size.model.kernels]);
+fn batch_norm_backward<B: Backend>(m: &Maker<B>, shape: [usize; 3]) -> Result<Case<B>> {
+    let c = [shape[2]];
     let (inp, gamma, beta, dout) = (m.normal(&shape)?, m.normal(&c)?, m.normal(&c)?, m.normal(&shape)?);
     let (mean, var) = (m.b.zeros(&c)?, m.ones(c[0])?);
     let (_, saved) = m.b.batch_norm(&inp, &gamma, &beta, &mean, &var, NORM)?;
@@ -317,79 +318,40 @@ fn max_pool_backward<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     m.case((shape, size), cost, move |b| Ok(vec![b.max_pool_backward(&dout, &saved, size, shape[1])?]))
 }
 
-/// Inputs, outputs, and whether ReLU follows: queries, keys and values of all heads.
-fn qkv<B: Backend>(m: &Maker<B>) -> (usize, usize, bool) {
+/// A linear map: rows, inputs, outputs, and whether ReLU follows.
+type Map = (usize, usize, usize, bool);
+
+/// Queries, keys and values of all heads.
+fn qkv<B: Backend>(m: &Maker<B>) -> Map {
     let c = &m.size.model;
-    (2 * c.hidden, 3 * c.heads * c.head_size, false)
+    (m.rows(), 2 * c.hidden, 3 * c.heads * c.head_size, false)
 }
-/// As [`qkv`]: the map that mixes the heads.
-fn mix<B: Backend>(m: &Maker<B>) -> (usize, usize, bool) {
+/// The map that mixes the heads.
+fn mix<B: Backend>(m: &Maker<B>) -> Map {
     let c = &m.size.model;
-    (c.heads * c.head_size, c.readout, true)
+    (m.rows(), c.heads * c.head_size, c.readout, true)
 }
-fn linear<B: Backend>(m: &Maker<B>, (i, o, relu): (usize, usize, bool)) -> Result<Case<B>> {
-    let (inp, weight, bias) = (m.normal(&[m.rows(), i])?, m.weight(&[o, i], i)?, m.normal(&[o])?);
-    m.case([m.rows(), i, o], cost::linear(m.rows(), i, o), move |b| {
-        Ok(vec![b.linear(&inp, &weight, Some(&bias), relu)?])
-    })
+fn linear<B: Backend>(m: &Maker<B>, (rows, i, o, relu): Map) -> Result<Case<B>> {
+    let (inp, weight, bias) = (m.normal(&[rows, i])?, m.weight(&[o, i], i)?, m.normal(&[o])?);
+    m.case([rows, i, o], cost::linear(rows, i, o), move |b| Ok(vec![b.linear(&inp, &weight, Some(&bias), relu)?]))
 }
-fn linear_backward_input<B: Backend>(m: &Maker<B>, (i, o, _): (usize, usize, bool)) -> Result<Case<B>> {
-    let (dout, weight) = (m.normal(&[m.rows(), o])?, m.weight(&[o, i], o)?);
-    m.case([m.rows(), i, o], cost::linear(m.rows(), i, o), move |b| Ok(vec![b.linear_backward_input(&dout, &weight)?]))
+fn linear_backward_input<B: Backend>(m: &Maker<B>, (rows, i, o, _): Map) -> Result<Case<B>> {
+    let (dout, weight) = (m.normal(&[rows, o])?, m.weight(&[o, i], o)?);
+    m.case([rows, i, o], cost::linear(rows, i, o), move |b| Ok(vec![b.linear_backward_input(&dout, &weight)?]))
 }
-fn linear_backward_weight<B: Backend>(m: &Maker<B>, (i, o, _): (usize, usize, bool)) -> Result<Case<B>> {
-    let (inp, dout) = (m.normal(&[m.rows(), i])?, m.normal(&[m.rows(), o])?);
+fn linear_backward_weight<B: Backend>(m: &Maker<B>, (rows, i, o, _): Map) -> Result<Case<B>> {
+    let (inp, dout) = (m.normal(&[rows, i])?, m.normal(&[rows, o])?);
     let slots = [m.b.zeros(&[o, i])?, m.b.zeros(&[o])?];
-    m.case([m.rows(), i, o], cost::linear_backward_weight(m.rows(), i, o), move |b| {
+    m.case([rows, i, o], cost::linear_backward_weight(rows, i, o), move |b| {
         b.linear_backward_weight(&inp, &dout, Some(&slots[0]), Some(&slots[1]))?;
         Ok(slots.to_vec())
     })
 }
 
-/// Input and weights of the second layer, whose inputs are the 2H outputs of the first.
-fn lstm_inputs<B: Backend>(m: &Maker<B>) -> Result<(Tensor<B>, [LstmWeights<B>; 2])> {
-    let h = m.size.model.hidden;
-    let direction = || -> Result<_> {
-        Ok(LstmWeights {
-            weight_ih: m.weight(&[4 * h, 2 * h], 2 * h)?,
-            weight_hh: m.weight(&[4 * h, h], h)?,
-            bias_ih: m.weight(&[4 * h], h)?,
-            bias_hh: Some(m.weight(&[4 * h], h)?),
-        })
-    };
-    Ok((m.normal(&m.positions(2 * h))?, [direction()?, direction()?]))
-}
-fn lstm<B: Backend>(m: &Maker<B>, save: bool) -> Result<Case<B>> {
-    let ((inp, weights), h) = (lstm_inputs(m)?, m.size.model.hidden);
-    m.case((inp.shape().to_vec(), h), cost::lstm(m.rows(), 2 * h, h, save), move |b| {
-        b.lstm(&inp, &weights, Gate::Sigmoid, save).map(|(out, _)| vec![out])
-    })
-}
-fn lstm_backward<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let ((inp, weights), h) = (lstm_inputs(m)?, m.size.model.hidden);
-    let (shape, dout) = ((inp.shape().to_vec(), h), m.normal(inp.shape())?);
-    let zeros = |like: &Tensor<B>| m.b.zeros(like.shape());
-    let slots = |w: &LstmWeights<B>| -> Result<_> {
-        let bias_hh = w.bias_hh.as_ref().map(zeros).transpose()?;
-        let (weight_ih, weight_hh) = (zeros(&w.weight_ih)?, zeros(&w.weight_hh)?);
-        Ok(LstmWeights { weight_ih, weight_hh, bias_ih: zeros(&w.bias_ih)?, bias_hh })
-    };
-    let slots = [slots(&weights[0])?, slots(&weights[1])?];
-    let b = m.b.clone();
-    // Backward consumes what forward has saved, so every execution needs a forward pass before it.
-    let prepare = move || {
-        let (out, saved) = b.lstm(&inp, &weights, Gate::Sigmoid, true)?;
-        let saved = saved.expect("asked for");
-        let (b, inp, weights, dout, slots) = (b.clone(), inp.clone(), weights.clone(), dout.clone(), slots.clone());
-        let run = move || {
-            let dinp = b.lstm_backward(&inp, &out, &weights, Gate::Sigmoid, saved, &dout, Some(&slots), true)?;
-            let each = |w: &LstmWeights<B>| [w.weight_ih.clone(), w.weight_hh.clone(), w.bias_ih.clone()];
-            Ok(dinp.into_iter().chain(slots.iter().flat_map(each)).collect())
-        };
-        Ok(Box::new(run) as Run<B>)
-    };
-    let cost = cost::lstm_backward(m.rows(), 2 * h, h);
-    Ok(Case { shape: format!("{shape:?}"), cost, prepare: Box::new(prepare) })
+/// Its inputs are the 2H outputs of the first.
+fn second_layer<B: Backend>(m: &Maker<B>) -> lstm::Layer {
+    let hidden = m.size.model.hidden;
+    lstm::Layer { shape: m.positions(2 * hidden), hidden, gate: Gate::Sigmoid }
 }
 
 fn attention_inputs<B: Backend>(m: &Maker<B>) -> Result<(Tensor<B>, Attention)> {
@@ -496,24 +458,26 @@ fn softmax<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
     m.case(logits.shape().to_vec(), cost::elementwise(logits.len(), 3, 2), move |b| Ok(vec![b.softmax(&logits)?]))
 }
 
-/// Parameters of the whole model, as one range.
-fn flat<B: Backend>(m: &Maker<B>) -> ([usize; 1], Vec<Range>) {
-    use crate::models::{Epsat, Model};
-    let len = Epsat::new(m.size.model.clone())
-        .specs(m.size.enhancer_length, m.size.promoter_length)
-        .iter()
-        .filter(|s| s.trainable)
-        .map(|s| s.len())
-        .sum();
+/// Trainable numbers of a network on both windows.
+fn parameters<B: Backend>(m: &Maker<B>, model: &impl Model) -> usize {
+    let specs = model.specs(m.size.enhancer_length, m.size.promoter_length);
+    specs.iter().filter(|spec| spec.trainable).map(Spec::len).sum()
+}
+fn epsat_parameters<B: Backend>(m: &Maker<B>) -> usize {
+    parameters(m, &Epsat::new(m.size.model.clone()))
+}
+
+/// As many parameters in one range.
+fn flat(len: usize) -> ([usize; 1], Vec<Range>) {
     ([len], vec![Range { offset: 0, len, l2: 0.0, frozen: false }])
 }
-fn finish_gradients<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let (shape, ranges) = flat(m);
+fn finish_gradients<B: Backend>(m: &Maker<B>, len: usize) -> Result<Case<B>> {
+    let (shape, ranges) = flat(len);
     let (params, grads) = (m.normal(&shape)?, m.normal(&shape)?);
     m.case(shape, cost::elementwise(shape[0], 2, 1), move |b| Ok(vec![b.finish_gradients(&params, &grads, &ranges)?]))
 }
-fn adam<B: Backend>(m: &Maker<B>) -> Result<Case<B>> {
-    let ((shape, ranges), step) = (flat(m), m.step.clone());
+fn adam<B: Backend>(m: &Maker<B>, len: usize) -> Result<Case<B>> {
+    let ((shape, ranges), step) = (flat(len), m.step.clone());
     let (params, grads) = (m.normal(&shape)?, m.normal(&shape)?);
     let (mean, square, norm) = (m.b.zeros(&shape)?, m.b.zeros(&shape)?, m.ones(1)?);
     let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: None };

@@ -182,13 +182,14 @@ pub fn compare(rows: &mut [Row], earlier: &[Row]) {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::config::{EplaeConfig, EpsatConfig};
-    use crate::models::{Epsat, Model};
+    use crate::config::{EplaeConfig, EpsatConfig, SpeidConfig};
+    use crate::models::{Epsat, Model, Speid};
 
     fn tiny() -> KernelBench {
         let model = EpsatConfig { kernels: 8, hidden: 4, heads: 2, head_size: 4, readout: 5, ..EpsatConfig::default() };
         let autoencoder = EplaeConfig { filters: 6, units: 9, ..EplaeConfig::default() };
-        let size = Size { batch: 2, enhancer_length: 70, promoter_length: 50, model, autoencoder };
+        let speid = SpeidConfig { kernels: 9, hidden: 5, dense: 7, ..SpeidConfig::default() };
+        let size = Size { batch: 2, enhancer_length: 70, promoter_length: 50, model, speid, autoencoder };
         KernelBench { size, filter: String::new(), seconds: 0.0, slack: 16.0 * f64::from(f32::EPSILON) }
     }
 
@@ -226,8 +227,8 @@ mod tests {
 
     #[test]
     fn formulas_add_up_to_the_model() {
-        let (model, autoencoder) = (EpsatConfig::default(), EplaeConfig::default());
-        let size = Size { batch: 1, enhancer_length: 3000, promoter_length: 2000, model, autoencoder };
+        let (model, speid, autoencoder) = Default::default();
+        let size = Size { batch: 1, enhancer_length: 3000, promoter_length: 2000, model, speid, autoencoder };
         let cost = |name| {
             let maker = Maker::new(&Cpu::new(), &size).unwrap();
             cases::all::<Cpu>().into_iter().find(|(n, _)| *n == name).unwrap().1(&maker).unwrap().cost.flops
@@ -235,6 +236,12 @@ mod tests {
         let model = Epsat::new(EpsatConfig::default());
         let parts = 2.0 * cost("lstm") + cost("linear_qkv") + cost("attention") + cost("linear_mix");
         let convolutions = 2.0 * (2988 + 1988) as f64 * 200.0 * 52.0;
+        let whole = model.flops_forward(3000, 2000);
+        assert!((parts + convolutions - whole).abs() < 1e-6 * whole, "{parts} + {convolutions} is not {whole}");
+
+        let model = Speid::new(SpeidConfig::default());
+        let parts = cost("speid_lstm") + cost("speid_linear_dense") + 2.0 * 800.0;
+        let convolutions = 2.0 * (2961 + 1961) as f64 * 200.0 * 160.0;
         let whole = model.flops_forward(3000, 2000);
         assert!((parts + convolutions - whole).abs() < 1e-6 * whole, "{parts} + {convolutions} is not {whole}");
     }

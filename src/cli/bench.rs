@@ -11,7 +11,7 @@ use crate::bench::cases::Size;
 use crate::bench::data::{self, DataBench};
 use crate::bench::kernels::{self, KernelBench, Row};
 use crate::bench::step::{self, StepBench};
-use crate::config::{EplaeConfig, EpsatConfig, ModelConfig};
+use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::{config, on_device};
 
@@ -25,7 +25,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Single primitives at the shapes of EPSAT and EPLAE: validated, then timed against this device's ceilings
+    /// Single primitives at the shapes of EPSAT, SPEID and EPLAE: validated, then timed against this device's ceilings
     Kernels(KernelArgs),
     /// Whole training and evaluation steps on random DNA, dropout on
     Step(StepArgs),
@@ -124,20 +124,18 @@ fn kernels(args: &KernelArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let earlier = args.compare.as_deref().map(kernels::read).transpose()?;
     kernels::chosen::<Cpu>(&args.filter)?; // before anything takes time
     let (model, device) = compute.open()?;
-    let (model, autoencoder) = match model {
-        ModelConfig::Epsat(model) => (model, EplaeConfig::default()),
-        ModelConfig::Eplae(autoencoder) => (EpsatConfig::default(), autoencoder),
-        other => {
-            let message =
-                format!("`{}` has no list of cases yet; use epsat, eplae or a configuration of them", other.name());
-            return Err(Error::config("--model", message).into());
-        }
-    };
+    let (mut epsat, mut speid, mut autoencoder) = Default::default();
+    match model {
+        ModelConfig::Epsat(model) => epsat = model,
+        ModelConfig::Speid(model) => speid = model,
+        ModelConfig::Eplae(model) => autoencoder = model,
+    }
     let size = Size {
         batch: compute.batch,
         enhancer_length: compute.enhancer_length,
         promoter_length: compute.promoter_length,
-        model,
+        model: epsat,
+        speid,
         autoencoder,
     };
     if size.positions() == 0 {

@@ -233,15 +233,9 @@ impl Model for Epsat {
         let rows = batch * self.pooled([enhancer_length, promoter_length]).iter().sum::<usize>();
         let heads = c.heads * c.head_size;
         let floats = if train {
-            // Pooled twice (branches and joined) with winners, LSTM inputs, gates and states, dropout, QKV and its
-            // gradient, heads and theirs, readout.
-            2 * c.kernels
-                + c.kernels / 4
-                + c.layers * (2 * 6 * c.hidden)
-                + 2 * c.hidden
-                + 6 * heads
-                + 3 * heads
-                + 2 * c.readout
+            // While attention goes backward: joined positions and winners, LSTM gates and outputs, dropout, QKV (whose
+            // gradient takes its place), heads and theirs.
+            c.kernels + c.kernels / 4 + c.layers * (2 * 5 * c.hidden) + 2 * c.hidden + 3 * heads + 2 * heads
         } else {
             2 * c.kernels + 2 * 6 * c.hidden + 4 * heads + c.readout
         };
@@ -271,6 +265,7 @@ impl Model for Epsat {
             branches.push(out);
         }
         let positions = concat_length(tape, &[&branches[0], &branches[1]])?; // [B,T,kernels]
+        drop(branches);
         self.from_positions(tape, parameters, positions, &batch.labels, &batch.weights)
     }
 

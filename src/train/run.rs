@@ -430,8 +430,7 @@ impl<'a, B: Backend> Training<'a, B> {
 
     /// Puts the weights of the best evaluation in place.
     pub fn load_best(&mut self) -> Result<()> {
-        let name = "best.safetensors";
-        self.parameters.load_safetensors(&self.folder.read(name)?, &self.folder.file(name))
+        self.parameters.load_safetensors(&self.folder.file("best.safetensors"))
     }
 
     fn save(&mut self) -> Result<()> {

@@ -213,8 +213,7 @@ pub struct Trained<B: Backend> {
 impl<B: Backend> Trained<B> {
     /// Loads the best weights of a run.
     pub fn open(backend: &B, folder: &RunFolder, config: Config) -> Result<Self> {
-        let name = "best.safetensors";
-        let path = folder.file(name);
+        let path = folder.file("best.safetensors");
         if !path.is_file() {
             let message = if folder.file("fold-0").is_dir() {
                 "holds a run of all folds: name one of its folds (fold-0, …)"
@@ -226,7 +225,7 @@ impl<B: Backend> Trained<B> {
         let model = Network::new(&config.model);
         let specs = model.specs(config.data.enhancer_length, config.data.promoter_length);
         let parameters = Parameters::new(backend, specs, 0)?;
-        parameters.load_safetensors(&folder.read(name)?, &path)?;
+        parameters.load_safetensors(&path)?;
         Ok(Trained { config, model, parameters })
     }
 }

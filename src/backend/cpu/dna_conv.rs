@@ -1,11 +1,14 @@
 //! The DNA block straight from 2-bit codes. A filter is a table lookup: taps are taken three at a time, and the sums that
-//! each of the 5³ triples (A, C, G, T, N) contributes are tabulated, 32 channels (two vectors) to a row. Batch norm's
-//! statistics follow in closed form from [`Counts`], so scale and shift are folded into the tables and nothing of the
-//! size of the convolution's output exists.
+//! each of the 5³ triples (A, C, G, T, N) contributes are tabulated, a vector of channels to a row, so that what
+//! the tables of a vector hold of triples without N stays in the first-level cache. Batch norm's statistics follow in closed
+//! form from [`Counts`], so scale and shift are folded into the tables and nothing of the size of the convolution's output
+//! exists.
 //!
 //! Backward is exact: with `g` the gradient at the pool's winners, `x` their windows, `W` the filters and `a = γ/σ`,
 //! `dW = a [Σ g (x - m)ᵀ - (dγ/σ) W cov(x)]` with `m` the mean window, `dγ = Σ g ŷ`, `dβ = Σ g`. In evaluation mode only
 //! `a Σ g xᵀ` remains.
+
+use rayon::prelude::*;
 
 use super::batch_norm::update_running;
 use super::dna_counts::Counts;
@@ -19,10 +22,9 @@ use crate::rng::Dropout;
 /// Taps of a table, and its entries.
 const GROUP: usize = 3;
 const ENTRIES: usize = 125;
-/// Channels of a row of a table.
-const BLOCK: usize = 32;
-/// Samples of a shard of the backward pass.
-const SAMPLES: usize = 4;
+/// Samples and channels of a shard of the backward pass.
+const SAMPLES: usize = 16;
+const CHANNELS: usize = 32;
 /// Winner of a window whose output is 0 or dropped: no gradient passes.
 const NONE: u8 = u8::MAX;
 
@@ -79,14 +81,33 @@ fn groups(kernel: usize) -> usize {
 /// For each window start and table, the entry is that of three bases; bases past the end count as N.
 fn triples(dna: &DnaBatch, b: usize) -> Vec<u8> {
     let codes = dna.codes(b);
-    let at = |i: usize| codes.get(i).copied().unwrap_or(4);
-    (0..codes.len() + GROUP).map(|i| at(i) * 25 + at(i + 1) * 5 + at(i + 2)).collect()
+    let at = |i: usize| usize::from(codes.get(i).copied().unwrap_or(4));
+    (0..codes.len() + GROUP).map(|i| ENTRY[at(i) * 25 + at(i + 1) * 5 + at(i + 2)]).collect()
 }
 
-/// Base `slot` (0..3) of the triple `entry`.
-fn base(entry: usize, slot: usize) -> usize {
-    entry / [25, 5, 1][slot] % 5
-}
+/// The entry of each triple `25 a + 5 b + c`: those of triples without N come first, side by side.
+const ENTRY: [u8; ENTRIES] = {
+    let (mut entries, mut next, mut i) = ([0; ENTRIES], 0, 0);
+    while i < 2 * ENTRIES {
+        let triple = i % ENTRIES;
+        let known = triple / 25 < 4 && triple / 5 % 5 < 4 && triple % 5 < 4;
+        if known == (i < ENTRIES) {
+            entries[triple] = next;
+            next += 1;
+        }
+        i += 1;
+    }
+    entries
+};
+/// The three bases of each entry.
+const BASES: [[usize; GROUP]; ENTRIES] = {
+    let (mut bases, mut triple) = ([[0; GROUP]; ENTRIES], 0);
+    while triple < ENTRIES {
+        bases[ENTRY[triple] as usize] = [triple / 25, triple / 5 % 5, triple % 5];
+        triple += 1;
+    }
+    bases
+};
 
 /// Mean `[4K]` and covariance `[4K,4K]` of the one-hot windows of a batch.
 struct Windows {
@@ -121,7 +142,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Tables `[block][group][entry][BLOCK]` of filters times `scale`; the first group carries `shift`. With the mean window
+/// Tables `[block][group][entry][lanes]` of filters times `scale`; the first group carries `shift`. With the mean window
 /// each table is centred, so that large equal parts cancel before they are rounded.
 fn tables(
     cpu: &Cpu,
@@ -131,30 +152,33 @@ fn tables(
     shift: &[f64],
     mean: Option<&[f64]>,
 ) -> Result<super::Buffer> {
-    let (channels, groups) = (scale.len(), groups(kernel));
-    let out = cpu.take(channels.div_ceil(BLOCK) * groups * ENTRIES * BLOCK)?;
+    let (channels, groups, lanes) = (scale.len(), groups(kernel), cpu.lanes());
+    let out = cpu.take(channels.div_ceil(lanes) * groups * ENTRIES * lanes)?;
     let at = Ptr(out.as_ptr());
-    shards(channels.div_ceil(BLOCK) * groups, |shard| {
+    shards(channels.div_ceil(lanes) * groups, |shard| {
         let (block, group) = (shard / groups, shard % groups);
         // SAFETY: each table is one shard's.
-        let table = unsafe { at.slice(shard * ENTRIES * BLOCK, ENTRIES * BLOCK) };
-        for (entry, row) in table.chunks_exact_mut(BLOCK).enumerate() {
-            for (lane, x) in row.iter_mut().enumerate() {
-                let c = block * BLOCK + lane;
-                if c >= channels {
-                    *x = 0.0;
-                    continue;
-                }
-                let mut sum = 0.0;
-                for slot in 0..GROUP.min(kernel - group * GROUP) {
-                    let (own, k) = (base(entry, slot), group * GROUP + slot);
-                    for code in 0..4 {
-                        let expected = mean.map_or(0.0, |mean| mean[code * kernel + k]);
-                        let seen = if code == own { 1.0 } else { 0.0 };
-                        sum += (seen - expected) * f64::from(weight[(c * 4 + code) * kernel + k]);
+        let table = unsafe { at.slice(shard * ENTRIES * lanes, ENTRIES * lanes) };
+        let slots = GROUP.min(kernel - group * GROUP);
+        for (lane, c) in (block * lanes..(block + 1) * lanes).enumerate() {
+            // What each base adds at each tap; N adds only what is subtracted from all.
+            let mut parts = [[0.0; 5]; GROUP];
+            if c < channels {
+                for (slot, parts) in parts.iter_mut().enumerate().take(slots) {
+                    let k = group * GROUP + slot;
+                    for (own, part) in parts.iter_mut().enumerate() {
+                        for code in 0..4 {
+                            let expected = mean.map_or(0.0, |mean| mean[code * kernel + k]);
+                            let seen = if code == own { 1.0 } else { 0.0 };
+                            *part += (seen - expected) * f64::from(weight[(c * 4 + code) * kernel + k]);
+                        }
                     }
                 }
-                *x = (scale[c] * sum + if group == 0 { shift[c] } else { 0.0 }) as f32;
+            }
+            let (scale, shift) = if c < channels { (scale[c], shift[c]) } else { (0.0, 0.0) };
+            for (entry, row) in table.chunks_exact_mut(lanes).enumerate() {
+                let sum: f64 = (0..GROUP).map(|slot| parts[slot][BASES[entry][slot]]).sum();
+                row[lane] = (scale * sum + if group == 0 { shift } else { 0.0 }) as f32;
             }
         }
     });
@@ -251,43 +275,39 @@ kernel! {
             keep_scale = dropout.scale();
             s.keep_bits(dropout.seed, dropout.stream, step, sample.first / 64 * 8, dropout.threshold(), words);
         }
-        let skew = (sample.first % 64) as usize;
-        let groups = groups(spec.kernel);
+        let (groups, skew) = (groups(spec.kernel), (sample.first % 64) as usize);
         // SAFETY: the caller's promise.
         unsafe {
-            for first in (0..channels).step_by(BLOCK) {
+            for first in (0..channels).step_by(S::N) {
                 let table = Ptr(tables.at(first * groups * ENTRIES));
-                for lane in (0..BLOCK.min(channels - first)).step_by(S::N) {
-                    let n = S::N.min(channels - first - lane);
-                    for p in 0..pooled {
-                        let mut best = s.splat(f32::NEG_INFINITY);
-                        let mut place = s.splat(f32::from(NONE));
-                        for j in 0..spec.pool {
-                            let start = sample.triples.as_ptr().add(p * spec.pool + j);
-                            let mut sum = s.load(table.at(usize::from(*start) * BLOCK + lane));
-                            for g in 1..groups {
-                                let entry = g * ENTRIES + usize::from(*start.add(g * GROUP));
-                                sum = s.add(sum, s.load(table.at(entry * BLOCK + lane)));
-                            }
-                            let better = s.gt(sum, best);
-                            place = s.select(better, s.splat(j as f32), place);
-                            best = s.max(best, sum);
+                let n = S::N.min(channels - first);
+                for p in 0..pooled {
+                    let mut best = s.splat(f32::NEG_INFINITY);
+                    let mut place = s.splat(f32::from(NONE));
+                    for j in 0..spec.pool {
+                        let start = sample.triples.as_ptr().add(p * spec.pool + j);
+                        let mut sum = s.load(table.at(usize::from(*start) * S::N));
+                        for g in 1..groups {
+                            let entry = g * ENTRIES + usize::from(*start.add(g * GROUP));
+                            sum = s.add(sum, s.load(table.at(entry * S::N)));
                         }
-                        let at = p * channels + first + lane;
-                        let mut alive = s.gt(best, s.splat(0.0));
-                        if dropout.is_some() {
-                            let (word, bit) = ((skew + at) / 64, (skew + at) % 64);
-                            let both = u128::from(words[word]) | u128::from(words[word + 1]) << 64;
-                            alive &= (both >> bit) as u32;
-                        }
-                        // NaN is not above 0, but must not vanish.
-                        let sick = !s.gt(best, s.splat(f32::NEG_INFINITY));
-                        s.store_n(sample.out.at(at), s.mul(s.keep(best, alive | sick), s.splat(keep_scale)), n);
-                        let mut lanes = [0.0f32; 16];
-                        s.store(lanes.as_mut_ptr(), s.select(alive, place, s.splat(f32::from(NONE))));
-                        for i in 0..n {
-                            *sample.winners.add(at + i) = lanes[i] as u8;
-                        }
+                        place = s.if_gt(sum, best, s.splat(j as f32), place);
+                        best = s.max(best, sum);
+                    }
+                    let at = p * channels + first;
+                    let mut alive = s.gt(best, s.splat(0.0));
+                    if dropout.is_some() {
+                        let (word, bit) = ((skew + at) / 64, (skew + at) % 64);
+                        let both = u128::from(words[word]) | u128::from(words[word + 1]) << 64;
+                        alive &= (both >> bit) as u32;
+                    }
+                    // NaN is not above 0, but must not vanish.
+                    let sick = !s.gt(best, s.splat(f32::NEG_INFINITY));
+                    s.store_n(sample.out.at(at), s.mul(s.keep(best, alive | sick), s.splat(keep_scale)), n);
+                    let mut lanes = [0.0f32; 16];
+                    s.store(lanes.as_mut_ptr(), s.select(alive, place, s.splat(f32::from(NONE))));
+                    for i in 0..n {
+                        *sample.winners.add(at + i) = lanes[i] as u8;
                     }
                 }
             }
@@ -310,26 +330,29 @@ pub fn backward(
     let (batch, pooled, channels) = (dna.batch(), spec.pooled_length(dna.length()), spec.channels);
     dout.expect_shape(OP, "dout", &[batch, pooled, channels])?;
     let taps = 4 * spec.kernel;
-    let (groups, wide) = (groups(spec.kernel), channels.next_multiple_of(16));
+    let groups = groups(spec.kernel);
     // Σ g xᵀ [4K] and Σ g as each table has it [groups], for each channel, per shard of samples, added in order.
     let row = taps + groups;
-    let parts = batch.div_ceil(SAMPLES);
+    let (parts, blocks) = (batch.div_ceil(SAMPLES), channels.div_ceil(CHANNELS));
     let mut partial = vec![0.0f64; parts * channels * row];
     let sums = Doubles(partial.as_mut_ptr());
     let dy = cpu.read(dout);
     let keep_scale = f64::from(spec.dropout.map_or(1.0, |dropout| dropout.scale()));
-    shards_with(cpu, parts, groups * ENTRIES * wide, |part, scratch| {
-        // SAFETY: the scratch is the shard's; each part of the sums too.
-        let (table, sums) = unsafe {
-            let table = scratch.slice(0, groups * ENTRIES * wide);
-            (table, std::slice::from_raw_parts_mut(sums.get().add(part * channels * row), channels * row))
-        };
-        table.fill(0.0);
-        for b in part * SAMPLES..((part + 1) * SAMPLES).min(batch) {
-            let range = b * pooled * channels..(b + 1) * pooled * channels;
-            scatter(&triples(dna, b), spec, &dy[range.clone()], &saved.winners[range], table, wide);
+    let triples: Vec<Vec<u8>> = (0..batch).into_par_iter().map(|b| triples(dna, b)).collect();
+    shards_with(cpu, parts * blocks, groups * ENTRIES, |shard, scratch| {
+        let (part, block) = (shard / blocks, shard % blocks);
+        // SAFETY: the scratch is the shard's.
+        let table = unsafe { scratch.slice(0, groups * ENTRIES) };
+        for c in block * CHANNELS..((block + 1) * CHANNELS).min(channels) {
+            table.fill(0.0);
+            for b in part * SAMPLES..((part + 1) * SAMPLES).min(batch) {
+                let range = b * pooled * channels + c..(b + 1) * pooled * channels;
+                scatter(&triples[b], spec, &dy[range.clone()], &saved.winners[range], table);
+            }
+            // SAFETY: each channel of each part is one shard's.
+            let sums = unsafe { std::slice::from_raw_parts_mut(sums.get().add((part * channels + c) * row), row) };
+            distribute(spec.kernel, table, sums);
         }
-        distribute(spec.kernel, table, wide, channels, sums);
     })?;
     let mut total = vec![0.0f64; channels * row];
     for part in partial.chunks(channels * row) {
@@ -395,39 +418,30 @@ impl Doubles {
     }
 }
 
-/// Adds each gradient to the entries that its window looks up, `[group][entry][wide]`.
-fn scatter(triples: &[u8], spec: &DnaConv, dout: &[f32], winners: &[u8], table: &mut [f32], wide: usize) {
-    let groups = groups(spec.kernel);
-    let rows = dout.chunks_exact(spec.channels).zip(winners.chunks_exact(spec.channels));
+/// Adds a channel's gradients, the first of each row of `dout`, to the entries that their windows look up, `[group][entry]`.
+fn scatter(triples: &[u8], spec: &DnaConv, dout: &[f32], winners: &[u8], table: &mut [f32]) {
+    let rows = dout.chunks(spec.channels).zip(winners.chunks(spec.channels));
     for (p, (dout, winners)) in rows.enumerate() {
-        let windows = &triples[p * spec.pool..];
-        for (c, (&g, &winner)) in dout.iter().zip(winners).enumerate() {
-            if winner == NONE {
-                continue;
-            }
-            let window = &windows[usize::from(winner)..];
-            for group in 0..groups {
-                table[(group * ENTRIES + usize::from(window[group * GROUP])) * wide + c] += g;
-            }
+        if winners[0] == NONE {
+            continue;
+        }
+        let window = triples[p * spec.pool + usize::from(winners[0])..].iter().step_by(GROUP);
+        for (entries, &entry) in table.chunks_exact_mut(ENTRIES).zip(window) {
+            entries[usize::from(entry)] += dout[0];
         }
     }
 }
 
-/// From entries to taps: `sums[c] = (Σ g xᵀ [4K], Σ g [groups])`.
-fn distribute(kernel: usize, table: &[f32], wide: usize, channels: usize, sums: &mut [f64]) {
-    let row = 4 * kernel + groups(kernel);
-    for (index, entry) in table.chunks_exact(wide).enumerate() {
-        let (group, entry_index) = (index / ENTRIES, index % ENTRIES);
-        let mut places = vec![4 * kernel + group];
-        for slot in 0..GROUP {
-            let (code, k) = (base(entry_index, slot), group * GROUP + slot);
-            if code < 4 && k < kernel {
-                places.push(code * kernel + k);
-            }
-        }
-        for (c, &g) in entry[..channels].iter().enumerate() {
-            for place in &places {
-                sums[c * row + place] += f64::from(g);
+/// From a channel's entries to taps: `(Σ g xᵀ [4K], Σ g [groups])`.
+fn distribute(kernel: usize, table: &[f32], sums: &mut [f64]) {
+    for (group, entries) in table.chunks_exact(ENTRIES).enumerate() {
+        for (entry, &g) in entries.iter().enumerate() {
+            sums[4 * kernel + group] += f64::from(g);
+            for slot in 0..GROUP {
+                let (code, k) = (BASES[entry][slot], group * GROUP + slot);
+                if code < 4 && k < kernel {
+                    sums[code * kernel + k] += f64::from(g);
+                }
             }
         }
     }

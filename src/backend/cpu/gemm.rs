@@ -3,6 +3,8 @@
 //! Every element is one chain of multiply-adds in the order of `k` (cut every [`DEPTH`]), whatever the tile or the shard it
 //! falls into: a row's bits do not depend on the other rows.
 
+use std::mem::MaybeUninit;
+
 use super::Cpu;
 use super::memory::Buffer;
 use super::parallel::{Ptr, shards};
@@ -37,16 +39,20 @@ pub unsafe fn tile<S: Simd, const M: usize, const V: usize, const T: bool>(
         if M * V <= S::ROWS * VECTORS {
             return piece::<S, M, V, T>(s, depth, a, lda, b, ldb);
         }
-        // Fewer registers: the same tile in two halves.
-        let mut out = [[s.splat(0.0); V]; M];
+        // Fewer registers: the same tile in two halves. Nothing is written first: that would be a call of `memset`.
+        let mut out = MaybeUninit::<[[S::F; V]; M]>::uninit();
+        let rows = out.as_mut_ptr().cast::<[S::F; V]>();
         let skip = if T { 4 } else { 4 * lda };
+        assert!(M == 8, "a tile has one row or eight");
         let upper = piece::<S, 4, V, T>(s, depth, a, lda, b, ldb);
+        for i in 0..4 {
+            rows.add(i).write(upper[i]);
+        }
         let lower = piece::<S, 4, V, T>(s, depth, a.add(skip), lda, b, ldb);
         for i in 0..4 {
-            out[i] = upper[i];
-            out[i + 4] = lower[i];
+            rows.add(4 + i).write(lower[i]);
         }
-        out
+        out.assume_init()
     }
 }
 
@@ -73,8 +79,10 @@ unsafe fn piece<S: Simd, const M: usize, const V: usize, const T: bool>(
         let mut k = 0;
         let (mut across, mut down) = (a, b);
         while k + 4 <= depth {
-            for u in 0..4 {
-                step::<S, M, V, T>(s, &mut sums, &rows, k + u, across.wrapping_add(u * lda), down.add(u * ldb));
+            if !s.four_steps::<M, V, T>(&mut sums, &rows, k, across, lda, down, ldb) {
+                for u in 0..4 {
+                    step::<S, M, V, T>(s, &mut sums, &rows, k + u, across.wrapping_add(u * lda), down.add(u * ldb));
+                }
             }
             k += 4;
             across = across.wrapping_add(4 * lda);

@@ -6,28 +6,36 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use memmap2::MmapMut;
+
 use crate::error::{Error, Result};
 
 /// A cache line and a vector register.
 const ALIGN: usize = 64;
 /// Blocks above this size are padded to whole pages.
 const PAGE: usize = 4096;
+/// Blocks from this size on ask for huge pages: a step of an autoencoder would otherwise take a million page faults, and its
+/// long rows more entries than the processor keeps of a page table.
+const HUGE: usize = 1 << 22;
 /// Bytes that blocks, used or not, may take beyond the most that was in use at once.
-const SLACK: usize = 1 << 25;
+const SLACK: usize = 1 << 24;
 
 /// Memory of the CPU backend: `len` floats, shared by clones.
 #[derive(Clone)]
 pub struct Buffer(Arc<Block>);
 
 struct Block {
-    memory: Memory,
+    /// There until the block is dropped.
+    memory: Option<Memory>,
     pool: Arc<Pool>,
 }
 
-#[derive(Clone, Copy)]
+/// One allocation, zeroed at first, so every float is initialised whatever is read before it is written.
 struct Memory {
     start: NonNull<f32>,
     bytes: usize,
+    /// The pages of a large block; others come from the heap.
+    pages: Option<MmapMut>,
 }
 
 // SAFETY: a plain allocation without thread affinity. Writes go through `Buffer::slot`, whose caller promises that nothing
@@ -37,29 +45,46 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn allocate(bytes: usize) -> Result<Self> {
+        let refused = || Error::Device(format!("out of memory: no {bytes} bytes left; try a smaller batch"));
+        if bytes >= HUGE {
+            let mut pages = MmapMut::map_anon(bytes).map_err(|_| refused())?;
+            // Where the system has no huge pages, ordinary ones serve.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            let start = NonNull::new(pages.as_mut_ptr().cast()).ok_or_else(refused)?;
+            return Ok(Memory { start, bytes, pages: Some(pages) });
+        }
         let layout = Layout::from_size_align(bytes, ALIGN).map_err(|e| Error::Device(e.to_string()))?;
-        // SAFETY: `bytes` is at least ALIGN. Zeroed, so every float is initialised whatever is read first.
-        let start = unsafe { alloc_zeroed(layout) }.cast();
-        let start = NonNull::new(start)
-            .ok_or_else(|| Error::Device(format!("out of memory: no {bytes} bytes left; try a smaller batch")))?;
-        Ok(Memory { start, bytes })
+        // SAFETY: `bytes` is at least ALIGN.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()).ok_or_else(refused)?;
+        Ok(Memory { start, bytes, pages: None })
     }
-    fn free(self) {
-        // SAFETY: made by `allocate` with this layout; the only owner calls this once.
-        unsafe { dealloc(self.start.as_ptr().cast(), Layout::from_size_align_unchecked(self.bytes, ALIGN)) }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.pages.is_none() {
+            // SAFETY: made by `allocate` with this layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), Layout::from_size_align_unchecked(self.bytes, ALIGN)) }
+        }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.give(self.memory);
+        if let Some(memory) = self.memory.take() {
+            self.pool.give(memory);
+        }
     }
 }
 
 impl Buffer {
+    fn memory(&self) -> &Memory {
+        self.0.memory.as_ref().expect("there until the block is dropped")
+    }
     /// First element.
     pub fn as_ptr(&self) -> *mut f32 {
-        self.0.memory.start.as_ptr()
+        self.memory().start.as_ptr()
     }
     /// Whether this is the only handle.
     pub fn is_unique(&self) -> bool {
@@ -67,7 +92,7 @@ impl Buffer {
     }
     /// Elements `start..start + len`.
     pub fn slice(&self, start: usize, len: usize) -> &[f32] {
-        assert!((start + len) * 4 <= self.0.memory.bytes, "view beyond the buffer");
+        assert!((start + len) * 4 <= self.memory().bytes, "view beyond the buffer");
         // SAFETY: in bounds, initialised; slots do not overlap other arguments of a call (contract of the backend).
         unsafe { std::slice::from_raw_parts(self.as_ptr().add(start), len) }
     }
@@ -77,7 +102,7 @@ impl Buffer {
     /// Nobody else reads or writes them during the borrow: the buffer is fresh, or the caller's contract says so.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slot(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!((start + len) * 4 <= self.0.memory.bytes, "view beyond the buffer");
+        assert!((start + len) * 4 <= self.memory().bytes, "view beyond the buffer");
         // SAFETY: in bounds, initialised; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.as_ptr().add(start), len) }
     }
@@ -112,7 +137,7 @@ impl Pool {
             Some(memory) => memory,
             None => Memory::allocate(bytes).inspect_err(|_| self.shelf().used -= bytes)?,
         };
-        Ok(Buffer(Arc::new(Block { memory, pool: self.clone() })))
+        Ok(Buffer(Arc::new(Block { memory: Some(memory), pool: self.clone() })))
     }
     fn shelf(&self) -> std::sync::MutexGuard<'_, Shelf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -133,7 +158,7 @@ impl Shelf {
     fn take(&mut self, bytes: usize) -> Option<Memory> {
         let fitting = self.blocks.range_mut(bytes..=bytes + bytes / 8).find(|(_, blocks)| !blocks.is_empty());
         let found = fitting.and_then(|(_, blocks)| blocks.pop()).map(|(_, memory)| memory);
-        let size = found.map_or(bytes, |memory| memory.bytes);
+        let size = found.as_ref().map_or(bytes, |memory| memory.bytes);
         self.used += size;
         self.most = self.most.max(self.used);
         match found {
@@ -150,17 +175,8 @@ impl Shelf {
                 return;
             };
             // Blocks of one size were returned in this order.
-            let (_, memory) = self.blocks.get_mut(&size).expect("found just now").remove(0);
+            self.blocks.get_mut(&size).expect("found just now").remove(0);
             self.unused -= size;
-            memory.free();
-        }
-    }
-}
-
-impl Drop for Shelf {
-    fn drop(&mut self) {
-        for (_, memory) in std::mem::take(&mut self.blocks).into_values().flatten() {
-            memory.free();
         }
     }
 }

@@ -89,9 +89,13 @@ impl Cpu {
     pub fn isa(&self) -> Isa {
         self.0.isa
     }
+    /// Floats of a vector.
+    fn lanes(&self) -> usize {
+        if self.isa() == Isa::Avx512 { 16 } else { 8 }
+    }
     /// Columns of a packed panel.
     fn panel(&self) -> usize {
-        gemm::VECTORS * if self.isa() == Isa::Avx512 { 16 } else { 8 }
+        gemm::VECTORS * self.lanes()
     }
     /// Memory with unspecified content.
     fn take(&self, len: usize) -> Result<Buffer> {

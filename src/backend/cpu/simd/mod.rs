@@ -107,8 +107,34 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn blend_n(self, v: Self::F, w: Self::F, n: usize) -> Self::F;
     /// Bits of the lanes where `a > b`.
     fn gt(self, a: Self::F, b: Self::F) -> u32;
+    /// `v` where `a > b`, else `w`.
+    #[inline(always)]
+    fn if_gt(self, a: Self::F, b: Self::F, v: Self::F, w: Self::F) -> Self::F {
+        self.select(self.gt(a, b), v, w)
+    }
     /// `v` where the lane's bit is set, else `w`.
     fn select(self, bits: u32, v: Self::F, w: Self::F) -> Self::F;
+    /// Four steps of a register tile at once, for instruction sets whose registers a tile fills to the last, so that the
+    /// compiler's order of loads would spill some: `sums[i][v] += a(i,k) * b(k,v)` for `k` in `k0..k0 + 4`, in that order, with
+    /// `a(i,k)` at `rows[i] + k`, or at `across + (k - k0) * lda + i` if `T`, and `b(k,·)` at `down + (k - k0) * ldb`.
+    /// Returns whether it did; `false` asks the caller to.
+    ///
+    /// # Safety
+    /// All of that is readable.
+    #[inline(always)]
+    unsafe fn four_steps<const M: usize, const V: usize, const T: bool>(
+        self,
+        sums: &mut [[Self::F; V]; M],
+        rows: &[*const f32; M],
+        k0: usize,
+        across: *const f32,
+        lda: usize,
+        down: *const f32,
+        ldb: usize,
+    ) -> bool {
+        let _ = (sums, rows, k0, across, lda, down, ldb);
+        false
+    }
     fn sum(self, v: Self::F) -> f32;
     fn largest(self, v: Self::F) -> f32;
     /// For each 64 elements from block `first` (8 elements a block) on, which of them dropout keeps.
