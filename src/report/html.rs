@@ -46,7 +46,7 @@ figcaption{max-width:40rem;margin-top:.35rem;color:var(--muted);font-size:.86rem
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding-bottom:.35rem}
 th,td{padding:.32rem .9rem .32rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
-td.w{white-space:normal}
+td.w{white-space:normal;min-width:18rem}
 thead th{color:var(--muted);font-weight:500;border-bottom-color:var(--muted)}
 tbody th{font-weight:500}
 .n{text-align:right}

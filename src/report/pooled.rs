@@ -47,8 +47,8 @@ impl Pooled {
 pub type OfSeed<'a> = Vec<(usize, &'a Prediction)>;
 
 /// Scores the predictions of each seed and averages the scores; a replicate draws the same units for all seeds. `None`
-/// without predictions.
-pub fn pool(seeds: &[OfSeed]) -> Option<Pooled> {
+/// without predictions. Without `intervals` there are only the values.
+pub fn pool(seeds: &[OfSeed], intervals: bool) -> Option<Pooled> {
     let first = seeds.iter().find(|s| !s.is_empty())?;
     let all = || seeds.iter().flatten();
     let mut chromosomes: Vec<&Option<String>> = all().map(|(_, p)| &p.enh_chrom).collect();
@@ -74,7 +74,7 @@ pub fn pool(seeds: &[OfSeed]) -> Option<Pooled> {
     };
     let rankings: Vec<Ranking> = seeds.iter().zip(&groups).filter(|(s, _)| !s.is_empty()).map(ranking).collect();
     let units = numbers.len() as u32;
-    let replicates = if units < 2 { 0 } else { REPLICATES };
+    let replicates = if units < 2 || !intervals { 0 } else { REPLICATES };
     let drawn = resample(units, replicates, SEED, |copies| means(rankings.iter().map(|r| r.resampled(copies))));
     let components = !by_chromosome && first[0].1.unit.starts_with("component");
     Some(Pooled {
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn one_run_gives_what_the_evaluation_gives() {
         let all = predictions(400, 3, 1);
-        let found = pool(&[all.iter().map(|p| (0, p)).collect()]).unwrap();
+        let found = pool(&[all.iter().map(|p| (0, p)).collect()], true).unwrap();
         let labels: Vec<u8> = all.iter().map(|p| p.label).collect();
         let scores: Vec<f64> = all.iter().map(|p| p.score.into()).collect();
         let calls: Vec<bool> = all.iter().map(|p| p.call == 1).collect();
@@ -162,7 +162,7 @@ mod tests {
         };
         assert!(within("aupr") && within("auroc") && within("f1"));
         assert_eq!((found.unit, found.n), ("components", 400));
-        assert!(pool(&[]).is_none() && pool(&[vec![]]).is_none());
+        assert!(pool(&[], true).is_none() && pool(&[vec![]], true).is_none());
     }
 
     #[test]
@@ -170,14 +170,14 @@ mod tests {
         let (a, b) = (predictions(300, 3, 1), predictions(300, 3, 2));
         let of = |run, all: &'static [Prediction]| all.iter().map(move |p| (run, p)).collect::<Vec<_>>();
         let (a, b): (&'static [Prediction], &'static [Prediction]) = (a.leak(), b.leak());
-        let both = pool(&[[of(0, a), of(1, b)].concat()]).unwrap();
+        let both = pool(&[[of(0, a), of(1, b)].concat()], true).unwrap();
         assert_eq!((both.unit, both.units), ("components", 60));
         let (c, d) = (predictions(300, 12, 1).leak(), predictions(300, 12, 2).leak());
-        let both = pool(&[[of(0, c), of(1, d)].concat()]).unwrap();
+        let both = pool(&[[of(0, c), of(1, d)].concat()], true).unwrap();
         assert_eq!((both.unit, both.units, both.n), ("chromosomes", 12, 600));
         // Seeds are averaged, not joined.
-        let (one, two) = (pool(&[of(0, a)]).unwrap(), pool(&[of(0, b)]).unwrap());
-        let mean = pool(&[of(0, a), of(0, b)]).unwrap();
+        let (one, two) = (pool(&[of(0, a)], false).unwrap(), pool(&[of(0, b)], false).unwrap());
+        let mean = pool(&[of(0, a), of(0, b)], true).unwrap();
         let wanted = (one.score("aupr").0.unwrap() + two.score("aupr").0.unwrap()) / 2.0;
         assert!((mean.score("aupr").0.unwrap() - wanted).abs() < 1e-12 && mean.n == 300);
     }

@@ -110,7 +110,7 @@ fn by_line(model: &str, run: &RunFiles) -> Section {
     let mut values = Vec::new();
     for line in &names {
         let of: Vec<(usize, &Prediction)> = all.iter().filter(|p| p.cell_line == *line).map(|p| (0, p)).collect();
-        let Some(found) = pool(&[of]) else { continue };
+        let Some(found) = pool(&[of], true) else { continue };
         let published = published::f1(run.config.model(), line);
         table.row(vec![
             Cell::text(*line),

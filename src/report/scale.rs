@@ -1,6 +1,6 @@
 //! From values to pixels, and the round numbers beside an axis.
 
-/// A linear map of `low..high` onto pixels `from..to` (which may run backwards).
+/// A linear map of `low..high` onto pixels `from..to`; either may run backwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     pub low: f64,
@@ -13,7 +13,7 @@ impl Scale {
     /// Where a value lies; values outside are drawn at the edge.
     pub fn at(&self, value: f64) -> f64 {
         let span = self.high - self.low;
-        let share = if span > 0.0 { ((value - self.low) / span).clamp(0.0, 1.0) } else { 0.5 };
+        let share = if span != 0.0 { ((value - self.low) / span).clamp(0.0, 1.0) } else { 0.5 };
         self.from + share * (self.to - self.from)
     }
 }
@@ -53,6 +53,9 @@ pub fn rounded(values: impl Iterator<Item = f64>, wanted: usize) -> (f64, f64) {
 
 /// A label of an axis: few digits, thousands apart, a true minus sign.
 pub fn label(value: f64, decimals: usize) -> String {
+    if value == 0.0 {
+        return "0".into();
+    }
     if value.abs() >= 10_000.0 && decimals == 0 {
         let sign = if value < 0.0 { "−" } else { "" };
         return format!("{sign}{}", super::format::thousands(value.abs().round() as u64));
@@ -91,6 +94,8 @@ mod tests {
         let y = Scale { low: 0.0, high: 2.0, from: 300.0, to: 100.0 };
         assert_eq!([y.at(0.0), y.at(1.0), y.at(2.0), y.at(9.0)], [300.0, 200.0, 100.0, 100.0]);
         assert_eq!(Scale { low: 1.0, high: 1.0, from: 0.0, to: 10.0 }.at(1.0), 5.0);
+        assert_eq!(Scale { low: 4.0, high: 0.0, from: 100.0, to: 20.0 }.at(1.0), 40.0);
+        assert_eq!(label(0.0, 2), "0");
         assert_eq!([label(0.5, 1), label(-20_000.0, 0), label(400.0, 0)], [".5", "−20,000", "400"]);
     }
 }

@@ -174,7 +174,7 @@ fn scored(index: &Index, mut runs: Vec<(usize, RunFiles)>) -> Option<Scored> {
         runs.flat_map(|(at, (_, run))| run.predictions.iter().flatten().map(move |p| (at, p))).collect()
     };
     let by_seed: Vec<OfSeed> = seeds.iter().map(of_seed).collect();
-    let mut pooled = pool(&by_seed)?;
+    let mut pooled = pool(&by_seed, runs.len() > 1)?;
     let pairs = by_seed[0].iter().map(|(_, p)| (p.label, p.score)).collect();
     drop(by_seed);
     let metrics: Vec<&Metrics> = runs.iter().filter_map(|(_, run)| run.metrics.as_ref()).collect();

@@ -128,7 +128,7 @@ pub fn environment(folder: &Path, index: &Index, warnings: &[String]) -> Section
         ("samples seen", Kind::Count),
         ("budget", Kind::Count),
         ("time", Kind::Text),
-        ("why", Kind::Text),
+        ("why", Kind::Words),
     ];
     let mut missing = Table::new("not-done", "Runs that are not done", &columns);
     let mut done = Table::new("runs", "Every run", &columns);

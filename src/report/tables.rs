@@ -9,6 +9,8 @@ use super::marks::Estimate;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
+    /// Sentences, which may take several lines.
+    Words,
     Count,
     /// A value and its interval: three columns of the TSV.
     Score,
@@ -130,7 +132,7 @@ impl Table {
              <table><caption id='{id}-caption'>{caption}{stamp}</caption>\n<thead><tr>"
         );
         for (name, kind) in &self.columns {
-            let class = if *kind == Kind::Text { "" } else { " class='n'" };
+            let class = class_of(*kind);
             let _ = write!(out, "<th scope='col'{class}>{}</th>", escape(name));
         }
         out.push_str("</tr></thead>\n<tbody>\n");
@@ -148,7 +150,7 @@ impl Table {
                         format!("{} <span class='note'>{}</span>", with_interval(*value, *interval), escape(of))
                     }
                 };
-                let class = if *kind == Kind::Text { "" } else { " class='n'" };
+                let class = class_of(*kind);
                 let (tag, scope) = if i == 0 && *kind == Kind::Text { ("th", " scope='row'") } else { ("td", "") };
                 let _ = write!(out, "<{tag}{scope}{class}>{text}</{tag}>");
             }
@@ -160,6 +162,14 @@ impl Table {
         }
         let _ = writeln!(out, "<p class='file'>tables/{id}.tsv</p></div>");
         out
+    }
+}
+
+fn class_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "",
+        Kind::Words => " class='w'",
+        Kind::Count | Kind::Score => " class='n'",
     }
 }
 

@@ -128,7 +128,7 @@ fn a_leak_is_stamped_on_every_figure_and_table() {
         let text = fs::read_to_string(figure.as_str().unwrap()).unwrap();
         assert!(text.contains("LEAKY: random"), "{figure}");
     }
-    let own = |t: &&str| !t.contains("published") && !t.contains("-1-") && !t.contains("-2-");
+    let own = |t: &&&str| !t.contains("published") && !t.contains("-1-") && !t.contains("-2-");
     for name in TABLES.iter().filter(own) {
         let rows = table(&run.path, name);
         assert!(rows[1..].iter().all(|r| r.last().unwrap() == "random:LEAKY"), "{name}: {rows:?}");
@@ -221,7 +221,7 @@ fn names_of_users_stay_text() {
     let folder = tempfile::tempdir().unwrap();
     let (data, run) = (folder.path().join("x.epi"), folder.path().join("run & <i>"));
     let mut contents = tiny_contents(160, 3);
-    contents.table.cell_lines = vec!["<script>alert(1)</script>".into()];
+    contents.pairs.cell_lines = vec!["<script>alert(1)</script>".into()];
     contents.write(&data).unwrap();
     train(&data, &run, &["train.epochs=1"]).assert().success();
     report(&run);
