@@ -118,10 +118,7 @@ impl Device {
         let done = self.driver.begin_capture().and_then(|()| {
             let done = work();
             let recorded = self.driver.end_capture()?;
-            done.map_err(|error| {
-                self.driver.forget(&recorded);
-                error
-            })?;
+            done.inspect_err(|_| self.driver.forget(&recorded))?;
             Ok(recorded)
         });
         let rooms = self.pool.end_capture();
