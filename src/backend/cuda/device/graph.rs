@@ -117,8 +117,9 @@ impl Device {
         self.pool.begin_capture();
         let done = self.driver.begin_capture().and_then(|()| {
             let done = work();
-            let recorded = self.driver.end_capture();
-            done.and(recorded)
+            let recorded = self.driver.end_capture()?;
+            done.inspect_err(|_| self.driver.forget(&recorded))?;
+            Ok(recorded)
         });
         let rooms = self.pool.end_capture();
         self.capturing.store(false, Ordering::Relaxed);
