@@ -10,10 +10,13 @@ pub fn score(value: Option<f64>) -> String {
     value.map_or(NONE.into(), |v| decimals(v, 3))
 }
 
-/// `.812 [.77, .85]`.
+/// `.812 [.77, .85]`; narrow intervals with a digit more, so that they still hold their value: `.998 [.996, .999]`.
 pub fn with_interval(value: Option<f64>, interval: Option<Interval>) -> String {
     match (value, interval) {
-        (Some(v), Some(i)) => format!("{} [{}, {}]", decimals(v, 3), decimals(i.low, 2), decimals(i.high, 2)),
+        (Some(v), Some(i)) => {
+            let digits = if i.high - i.low < 0.03 { 3 } else { 2 };
+            format!("{} [{}, {}]", decimals(v, 3), decimals(i.low, digits), decimals(i.high, digits))
+        }
         _ => score(value),
     }
 }
@@ -95,6 +98,7 @@ mod tests {
         let interval = Interval { low: 0.7654, high: 0.8512 };
         assert_eq!(with_interval(Some(0.8123), Some(interval)), ".812 [.77, .85]");
         assert_eq!(with_interval(Some(0.8123), None), ".812");
+        assert_eq!(with_interval(Some(0.9976), Some(Interval { low: 0.9961, high: 0.999 })), ".998 [.996, .999]");
         assert_eq!(with_interval(None, Some(interval)), NONE);
         assert_eq!([score(Some(1.0)), score(Some(0.0)), score(Some(-0.05))], ["1.000", ".000", "−.050"]);
         assert_eq!([decimals(-0.0001, 3), decimals(-1.25, 2), decimals(12.0, 0)], [".000", "−1.25", "12"]);

@@ -10,13 +10,13 @@ const STYLE: &str = "\
 *{box-sizing:border-box}
 html{scroll-padding-top:3.4rem;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif}
-header,main,footer{max-width:61rem;margin:0 auto;padding:0 1.25rem}
+header,main,footer{max-width:64rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2.2rem;padding-bottom:1.2rem}
 .overline{margin:0;color:var(--muted);font-size:.8rem;letter-spacing:.09em;text-transform:uppercase}
 h1{margin:.1rem 0 .2rem;font-size:clamp(1.5rem,5vw,2.1rem);line-height:1.2;font-weight:650;letter-spacing:-.01em;overflow-wrap:anywhere}
 .subtitle{margin:0;color:var(--muted);overflow-wrap:anywhere}
 nav{position:sticky;top:0;z-index:2;background:var(--paper);border-bottom:1px solid var(--line)}
-nav ul{display:flex;gap:1.3rem;max-width:61rem;margin:0 auto;padding:.6rem 1.25rem;list-style:none;overflow-x:auto;white-space:nowrap;font-size:.9rem}
+nav ul{display:flex;gap:1.3rem;max-width:64rem;margin:0 auto;padding:.6rem 1.25rem;list-style:none;overflow-x:auto;white-space:nowrap;font-size:.9rem}
 nav a{color:var(--muted);text-decoration:none}
 nav a:hover,nav a:focus-visible{color:var(--ink);text-decoration:underline;text-underline-offset:.3em}
 section{padding-top:1.9rem}
@@ -43,9 +43,9 @@ figcaption{max-width:40rem;margin-top:.35rem;color:var(--muted);font-size:.86rem
 .scroll{overflow-x:auto}
 .scroll:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
 .table{margin:1.2rem 0}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding-bottom:.35rem}
-th,td{padding:.32rem .9rem .32rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:.32rem .8rem .32rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
 td.w{white-space:normal;min-width:18rem}
 thead th{color:var(--muted);font-weight:500;border-bottom-color:var(--muted)}
 tbody th{font-weight:500}
@@ -119,10 +119,13 @@ impl Section {
         let (summary, text) = (escape(summary), escape(text.trim_end()));
         self.push(&format!("<details><summary>{summary}</summary><pre>{text}</pre></details>\n"));
     }
-    /// A list of points.
-    pub fn list(&mut self, items: &[String]) {
-        let items: String = items.iter().map(|i| format!("<li>{}</li>", escape(i))).collect();
-        self.push(&format!("<ul>{items}</ul>\n"));
+    /// A list of points, which opens on demand when it is long.
+    pub fn list(&mut self, name: &str, items: &[String]) {
+        let list: String = items.iter().map(|i| format!("<li>{}</li>", escape(i))).collect();
+        match items.len() {
+            0..=3 => self.push(&format!("<h3>{}</h3>\n<ul>{list}</ul>\n", escape(name))),
+            n => self.push(&format!("<details><summary>{}: {n}</summary><ul>{list}</ul></details>\n", escape(name))),
+        }
     }
     /// The sentence that sums it up.
     pub fn verdict(&mut self, text: &str, leaky: bool) {

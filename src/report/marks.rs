@@ -107,7 +107,7 @@ pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64,
     }
     for (i, row) in rows.iter().enumerate() {
         let y = frame.y.at(i as f64 + 0.5);
-        svg.text(left - 10.0, y + 4.0, "end", "", &row.name);
+        svg.text(left - 10.0, y + 4.0, "end", "small", &row.name);
         let (value, interval) = row.estimate;
         if let Some(i) = interval {
             svg.whisker([frame.x.at(i.low), y], [frame.x.at(i.high), y]);
@@ -136,7 +136,7 @@ pub fn scatter(heading: &Heading, labels: [&str; 2], classes: [(&str, &[(f64, f6
     let (x_low, x_high) = rounded(all().map(|p| p.0), 6);
     let (y_low, y_high) = rounded(all().map(|p| p.1), 6);
     let frame = Frame {
-        x: Scale { low: x_low, high: x_high, from: 52.0, to: size[0] - 14.0 },
+        x: Scale { low: x_low, high: x_high, from: 52.0, to: size[0] - 24.0 },
         y: Scale { low: y_low, high: y_high, from: size[1] - 44.0, to: top + 8.0 },
     };
     frame.draw_y(&mut svg, labels[1]);

@@ -62,7 +62,7 @@ pub const SMALL: [f64; 2] = [400.0, 320.0];
 
 /// Pixels that text of the usual size takes, about.
 pub fn text_width(text: &str) -> f64 {
-    6.4 * text.chars().count() as f64
+    6.6 * text.chars().count() as f64
 }
 
 /// The place of the data within a drawing, with its axes.
@@ -158,7 +158,7 @@ pub fn lines(
         .collect();
     let top = if names == Names::Above { legend(&mut svg, top, &entries, false) } else { top };
     let widest = entries.iter().map(|(name, _)| text_width(name)).fold(0.0, f64::max);
-    let right = if names == Names::AtTheEnds { widest + 14.0 } else { 14.0 };
+    let right = if names == Names::AtTheEnds { widest + 14.0 } else { 20.0 };
     let all = || lines.iter().flat_map(|l| l.points.iter().copied());
     let level = references.iter().filter_map(|r| if let Reference::Level(v, _) = r { Some(*v) } else { None });
     let (x_low, x_high) = x.range.unwrap_or_else(|| rounded(all().map(|p| p.0), 5));
@@ -254,7 +254,7 @@ pub fn histogram(heading: &Heading, x_label: &str, classes: [(&str, &[f64]); 2],
     let most = shares.iter().flatten().copied().fold(0.0, f64::max);
     let (_, y_high) = rounded([0.0, most].into_iter(), 4);
     let frame = Frame {
-        x: Scale { low, high, from: 52.0, to: size[0] - 14.0 },
+        x: Scale { low, high, from: 52.0, to: size[0] - 24.0 },
         y: Scale { low: 0.0, high: y_high, from: size[1] - 44.0, to: top + 8.0 },
     };
     frame.draw_y(&mut svg, "share of the class");

@@ -57,7 +57,7 @@ fn verdict(model: &str, run: &RunFiles) -> String {
     let beside = format!("AUPR {} beside a base rate of {}", with_interval(aupr, interval), score(base));
     if m.leaky {
         return format!(
-            "`{}` scores what training has seen: {beside} says nothing about new loci. A lookup of element names, which \
+            "“{}” scores what training has seen: {beside} says nothing about new loci. A lookup of element names, which \
              reads no sequence, reaches {}.",
             m.split,
             score(m.lookup("aupr").0)

@@ -72,8 +72,8 @@ mod tests {
         assert_eq!(ticks(0.0, 1.0, 5).0, [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(ticks(-13.0, 7.0, 4).0, [-10.0, -5.0, 0.0, 5.0]);
         assert_eq!(ticks(0.0, 48_000.0, 4).0, [0.0, 20_000.0, 40_000.0]);
-        let (marks, decimals) = ticks(0.642, 0.691, 4);
-        assert_eq!((marks.len(), decimals), (3, 2), "{marks:?}");
+        let (marks, decimals) = ticks(0.642, 0.691, 5);
+        assert_eq!((marks.len(), decimals), (5, 2), "{marks:?}");
         assert_eq!(ticks(3.0, 3.0, 5).0, [3.0]);
         assert_eq!(ticks(0.0, f64::INFINITY, 5).0, [0.0]);
     }

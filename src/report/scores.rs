@@ -79,8 +79,7 @@ pub fn scores(model: &str, run: &RunFiles, verdict: &str) -> Section {
     );
     section.table(score_table(model, m));
     if !m.warnings.is_empty() {
-        section.heading("Warnings of the run");
-        section.list(&m.warnings);
+        section.list("Warnings of the run", &m.warnings);
     }
     section
 }

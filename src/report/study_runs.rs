@@ -115,8 +115,7 @@ pub fn environment(folder: &Path, index: &Index, warnings: &[String]) -> Section
     ));
     section.lines(&format!("{}\nepi-engine report {}", index.command, folder.display()));
     if !warnings.is_empty() {
-        section.heading("Folders that could not be read");
-        section.list(warnings);
+        section.list("Folders that could not be read", warnings);
     }
     let columns = [
         ("model", Kind::Text),
