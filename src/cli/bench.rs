@@ -129,7 +129,7 @@ fn kernels(args: &KernelArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let compute = &args.compute;
     let earlier = args.compare.as_deref().map(kernels::read).transpose()?;
     kernels::chosen::<Cpu>(&args.filter)?; // before anything takes time
-        let (mut epsat, mut speid, mut autoencoder) = Default::default();
+    let (mut epsat, mut speid, mut autoencoder) = Default::default();
     match compute.model()? {
         ModelConfig::Epsat(model) => epsat = model,
         ModelConfig::Speid(model) => speid = model,

@@ -373,7 +373,9 @@ fn controls_change_the_sequence_and_nothing_else() {
     for (side, length) in crate::support::LENGTHS.into_iter().enumerate() {
         narrow.windows[side] = epi_engine::data::window::Windows::new(length);
         let of = [Side::Enhancer, Side::Promoter][side];
-        (0..40).for_each(|e| drop(narrow.windows[side].push(&plain.codes(of, e))));
+        for element in 0..40 {
+            narrow.windows[side].push(&plain.codes(of, element));
+        }
     }
     let [narrow, wide] = [narrow.into_dataset().unwrap(), plain].map(|d| controlled(d, Control::RandomDna).unwrap());
     assert_eq!(narrow.codes(Side::Promoter, 7), wide.codes(Side::Promoter, 7));
