@@ -30,7 +30,8 @@ fn summary_gives_the_published_parameter_counts() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let data = ["prepare", "inspect", "export", "features", "synth", "audit"];
-    for command in ["train", "evaluate", "predict", "compare", "study", "summary", "bench", "info"].iter().chain(&data) {
+    for command in ["train", "evaluate", "predict", "compare", "study", "summary", "bench", "info"].iter().chain(&data)
+    {
         program(&[command, "--help"]).assert().success().stdout(contains("Example"));
     }
 }

@@ -86,7 +86,9 @@ fn every_cell_has_its_folder_and_its_budget_and_is_scored_whole() {
         let lines = String::from_utf8(read(&run, "predictions.tsv")).unwrap().lines().count() - 1;
         assert_eq!(scores["n"], lines);
         assert_eq!(scores["training"]["samples_seen"], samples);
-        assert!(scores["baselines"]["lookup"]["aupr"].is_number() && scores["baselines"]["distance"]["aupr"].is_number());
+        assert!(
+            scores["baselines"]["lookup"]["aupr"].is_number() && scores["baselines"]["distance"]["aupr"].is_number()
+        );
         assert!(scores["base_rate"].is_number());
         assert_eq!(scores["leaky"], cell.protocol == "paper-code");
         // An ordinary run folder: what it holds can be scored again.
@@ -119,7 +121,11 @@ fn data_that_are_not_here_and_a_cell_that_fails_leave_the_others_alone() {
     let groups = [
         group("absent", &format!("data = [\"absent\"]\n{budget}"), &[]),
         group("broken", &format!("data = [\"broken\"]\n{budget}"), &[]),
-        group("explodes", &format!("models = [{{ label = \"wild\", preset = \"epsat\" }}]\n{budget}"), &["train.lr=1e30"]),
+        group(
+            "explodes",
+            &format!("models = [{{ label = \"wild\", preset = \"epsat\" }}]\n{budget}"),
+            &["train.lr=1e30"],
+        ),
         group("works", budget, &[]),
     ];
     let file = file(folder.path(), data, &groups.concat());
@@ -278,8 +284,8 @@ fn lines_train_for_each_other_in_a_matrix() {
     study(&file(folder.path(), data, &groups.concat()), &[]).assert().success();
     let cells = index(folder.path()).cells;
     let found: Vec<_> = cells.iter().map(|c| (c.cell_line.as_str(), c.trained_on.join("+"))).collect();
-    let wanted =
-        [("A", "B"), ("B", "A"), ("C", "A"), ("C", "B"), ("C", "A+B"), ("all", "A+B+C"), ("B", "B")].map(|(s, t)| (s, t.to_string()));
+    let wanted = [("A", "B"), ("B", "A"), ("C", "A"), ("C", "B"), ("C", "A+B"), ("all", "A+B+C"), ("B", "B")]
+        .map(|(s, t)| (s, t.to_string()));
     assert_eq!(found, wanted);
     for cell in &cells {
         let text = read(&folder.path().join("out").join(cell.folder.as_ref().unwrap()), "predictions.tsv");
@@ -341,14 +347,18 @@ fn controls_change_the_sequence_and_nothing_else() {
         assert_ne!(changed.fingerprint(), plain.fingerprint());
         for side in [Side::Enhancer, Side::Promoter] {
             let (old, new) = (sequences(&plain, side), sequences(&changed, side));
-            let kept = matches!((control, side), (Control::PromoterOnly, Side::Promoter) | (Control::EnhancerOnly, Side::Enhancer));
+            let kept = matches!(
+                (control, side),
+                (Control::PromoterOnly, Side::Promoter) | (Control::EnhancerOnly, Side::Enhancer)
+            );
             if kept {
                 assert_eq!(old, new);
             } else if control == Control::RandomDna {
                 // Every element has bases of its own, the same each time, that share with the old ones what chance gives.
                 let distinct: std::collections::HashSet<_> = new.iter().collect();
                 assert_eq!(distinct.len(), 40);
-                let equal: usize = old.iter().zip(&new).map(|(a, b)| a.iter().zip(b).filter(|(x, y)| x == y).count()).sum();
+                let equal: usize =
+                    old.iter().zip(&new).map(|(a, b)| a.iter().zip(b).filter(|(x, y)| x == y).count()).sum();
                 let share = equal as f64 / old.iter().map(Vec::len).sum::<usize>() as f64;
                 assert!((share - 0.25).abs() < 0.03, "{share}");
             } else {
@@ -363,10 +373,11 @@ fn controls_change_the_sequence_and_nothing_else() {
     for (side, length) in crate::support::LENGTHS.into_iter().enumerate() {
         narrow.windows[side] = epi_engine::data::window::Windows::new(length);
         let of = [Side::Enhancer, Side::Promoter][side];
-        (0..40).for_each(|e| drop(narrow.windows[side].push(&plain.codes(of, e))));
+        for e in 0..40 {
+            narrow.windows[side].push(&plain.codes(of, e));
+        }
     }
-    let [narrow, wide] =
-        [narrow.into_dataset().unwrap(), plain].map(|d| controlled(d, Control::RandomDna).unwrap());
+    let [narrow, wide] = [narrow.into_dataset().unwrap(), plain].map(|d| controlled(d, Control::RandomDna).unwrap());
     assert_eq!(narrow.codes(Side::Promoter, 7), wide.codes(Side::Promoter, 7));
     // Without coordinates splits follow sequence, so an element cannot be taken away.
     let mut placeless = tiny_contents(40, 3);
@@ -374,4 +385,39 @@ fn controls_change_the_sequence_and_nothing_else() {
     placeless.pairs.promoters.iter_mut().for_each(|e| e.contig = None);
     let error = controlled(placeless.into_dataset().unwrap(), Control::PromoterOnly).unwrap_err().to_string();
     assert!(error.contains("coordinates"), "{error}");
+}
+
+#[test]
+fn the_bundled_checkpoint_gives_the_scores_that_its_folder_records() {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/epsat-bengi");
+    let recorded = String::from_utf8(read(&run, "predictions.tsv")).unwrap();
+    let lines: Vec<Vec<&str>> = recorded.lines().step_by(170).skip(1).map(|l| l.split('\t').collect()).collect();
+    assert!(lines.len() >= 3);
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = folder.path().join("pairs.tsv");
+    let head = "enh_chrom\tenh_start\tenh_end\tprom_chrom\tprom_start\tprom_end\tdataset\n".to_string();
+    let rows = lines.iter().map(|l| format!("{}\t{}\n", l[2..8].join("\t"), l[1]));
+    std::fs::write(&pairs, rows.fold(head, |text, row| text + &row)).unwrap();
+    let out = program(&["predict", run.to_str().unwrap(), "--device", "cpu", "--json", "--pairs"])
+        .arg(&pairs)
+        .assert()
+        .success()
+        .get_output()
+        .clone();
+    let document: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let scores: Vec<f64> = document["scores"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+    assert_eq!(scores.len(), lines.len());
+    // Another instruction set rounds otherwise.
+    for (score, line) in scores.iter().zip(&lines) {
+        let wanted: f64 = line[9].parse().unwrap();
+        assert!((score - wanted).abs() < 1e-4, "{score} for {line:?}");
+    }
+    // The card quotes what metrics.json says.
+    let (card, scores) = (String::from_utf8(read(&run, "README.md")).unwrap(), read(&run, "metrics.json"));
+    let scores: Value = serde_json::from_slice(&scores).unwrap();
+    for name in ["aupr", "auroc"] {
+        let [value, low, high] = ["", "_low", "_high"].map(|end| scores[format!("{name}{end}")].as_f64().unwrap());
+        let text = format!("{value:.3} [{low:.3}, {high:.3}]");
+        assert!(card.contains(&text), "the card lacks {name} {text}");
+    }
 }
