@@ -4,7 +4,6 @@ pub mod cases;
 pub mod data;
 mod eplae_cases;
 pub mod kernels;
-pub mod plan;
 pub mod statistics;
 pub mod step;
 

@@ -14,7 +14,6 @@ mod evaluation;
 mod explain;
 mod layering;
 mod metrics;
-mod recorded;
 mod report;
 mod splits;
 mod study;
