@@ -37,8 +37,6 @@ figure .scroll{max-width:100%}
 figure svg{display:block;height:auto;max-width:100%}
 figure svg.wide{max-width:none}
 figcaption{max-width:40rem;margin-top:.35rem;color:var(--muted);font-size:.86rem;line-height:1.45}
-.figures figure{width:min(400px,100%)}
-.figures figure.full{width:auto}
 .file{margin:.15rem 0 0;color:var(--muted);font:.76rem ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 .scroll:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
@@ -164,20 +162,18 @@ impl Section {
             self.row = true;
         }
         // What is wider than a column scrolls in its own frame.
-        let wide = svg.width() > 420.0;
-        let drawing = svg.inline();
-        let (class, drawing) = match wide {
-            true => (" class='full'", drawing.replacen("class='drawing'", "class='drawing wide'", 1)),
-            false => ("", drawing),
-        };
-        let scroll = match wide {
-            true => format!(" tabindex='0' role='region' aria-label='{}'", escape(&svg.title)),
-            false => String::new(),
+        let (width, title) = (svg.width(), escape(&svg.title));
+        let (drawing, scroll) = match width > 420.0 {
+            true => (
+                svg.inline().replacen("class='drawing'", "class='drawing wide'", 1),
+                format!(" tabindex='0' role='region' aria-label='{title}'"),
+            ),
+            false => (svg.inline(), String::new()),
         };
         let _ = writeln!(
             self.body,
-            "<figure{class}><div class='scroll'{scroll}>{drawing}</div>\n<figcaption>{}<span class='file'> figures/{}.svg\
-             </span></figcaption></figure>",
+            "<figure style='width:min({width:.0}px,100%)'><div class='scroll'{scroll}>{drawing}</div>\n<figcaption>{}\
+             <span class='file'> figures/{}.svg</span></figcaption></figure>",
             escape(caption),
             escape(&svg.id)
         );

@@ -83,7 +83,7 @@ pub struct Dot {
 pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64, &str)>) -> Svg {
     let left = rows.iter().map(|r| text_width(&r.name)).fold(40.0, f64::max) + 14.0;
     let height = 24.0 + 26.0 * rows.len() as f64 + 66.0;
-    let width = (left + 260.0).max(400.0);
+    let width = (left + 230.0).max(400.0);
     let (mut svg, top) = headed(heading, [width, height]);
     let frame = Frame {
         x: Scale { low: 0.0, high: 1.0, from: left, to: width - 16.0 },
