@@ -26,7 +26,7 @@ p{margin:.5rem 0;max-width:46rem}
 .verdict{font-size:1.08rem;border-left:3px solid var(--s0);padding:.15rem 0 .15rem .9rem;margin:1rem 0}
 .verdict.leaks{border-color:var(--leaky)}
 strong.leaky{display:inline-block;padding:0 .4em;border:1px solid var(--leaky);border-radius:3px;background:var(--leaky-soft);color:var(--leaky);font-size:.72em;line-height:1.5;letter-spacing:.05em;vertical-align:.1em}
-.keys{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.8rem;margin:1.1rem 0 0}
+.keys{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.8rem;margin:1.1rem 0 0}
 .keys div{padding:.7rem .9rem;border:1px solid var(--line);border-radius:6px;background:var(--soft)}
 .keys dt{color:var(--muted);font-size:.82rem}
 .keys dd{margin:0;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.25}

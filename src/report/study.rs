@@ -255,9 +255,9 @@ fn ranking(series: &[Series], ids: &mut Ids) -> Section {
         let place = if line == "all" { dataset.to_string() } else { format!("{dataset} {line}") };
         let parts = [dataset, line, protocol];
         let caption = format!("{place}, {protocol}.");
-        section.figure(roc(&ids.get("roc", &parts), "ROC", stamp, &named), &caption);
+        section.figure(roc(&ids.get("roc", &parts), &format!("ROC: {place}"), stamp, &named), &caption);
         let id = ids.get("precision-recall", &parts);
-        section.figure(precision_recall(&id, "Precision and recall", stamp, &named), &caption);
+        section.figure(precision_recall(&id, &format!("Precision and recall: {place}"), stamp, &named), &caption);
     }
     if section.figures.is_empty() {
         section.missing("roc", "No run is done yet.", None);
@@ -289,7 +289,7 @@ fn training(series: &[Series], ids: &mut Ids) -> Section {
         let some = if runs.iter().any(|h| validated(h)) { "" } else { "; nothing validates" };
         let caption =
             format!("{label} on {dataset}, {protocol}: {} runs{some}. Figure 3 of the seed report.", runs.len());
-        section.figure(loss(&id, "Loss", stamp, &runs, None), &caption);
+        section.figure(loss(&id, &format!("Loss: {label}"), stamp, &runs, None), &caption);
     }
     if section.figures.is_empty() {
         section.missing("figure-3-loss", "No network is trained yet.", None);
@@ -309,7 +309,7 @@ fn spaces(folder: &Path, index: &Index, series: &[Series], ids: &mut Ids) -> Sec
         let pairs: Vec<(u8, f32)> =
             of.filter_map(|s| s.scored.as_ref()).flat_map(|r| r.pairs.iter().copied()).collect();
         let id = ids.get("figure-5-activations", &[label, dataset, protocol]);
-        let svg = activations(&id, "Activations", leaky.then_some(protocol), &pairs);
+        let svg = activations(&id, &format!("Activations: {label}"), leaky.then_some(protocol), &pairs);
         section.figure(svg, &format!("{label} on {dataset}, {protocol}."));
     }
     section.heading("Input and latent space of the autoencoder");
