@@ -5,7 +5,8 @@ CARGO ?= cargo
 ENGINE = target/release/epi-engine
 RUNS ?= runs
 
-.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle bench-tables report-check clean
+.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle study study-tables report-check \
+	bench-tables clean
 
 NVCC = build/nvcc/nvidia/cu13/bin/nvcc
 NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
@@ -40,6 +41,13 @@ demo: cuda-if-driver build ## train EPSAT on real pairs and score unseen chromos
 	@mkdir -p $(RUNS)
 	@$(ENGINE) synth --data demo --level additive --train 6144 --validation 512 --test 1024 --out $(RUNS)/planted.epi
 	@$(ENGINE) train --preset planted --data $(RUNS)/planted.epi --split column:split --out $(RUNS)/planted
+
+study: build ## the runs of docs/study.md: about 4 hours on two AVX2 cores, resumable; DATA=DIR holds what is not bundled
+	@$(ENGINE) study examples/study.toml --out $(RUNS)/study $(if $(DATA),--data-dir $(DATA)) $(if $(SCALE),--scale $(SCALE))
+
+study-tables: ## examples/study and the table of docs/study.md, from the folder of a study
+	@scripts/study.py collect $(RUNS)/study
+	@scripts/study.py tables
 
 test: cuda-if-pip ## all tests that run in a few minutes
 	@$(CARGO) test --release

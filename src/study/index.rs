@@ -136,15 +136,13 @@ impl Cell {
     }
     /// One line that tells it from every other cell.
     pub fn title(&self) -> String {
-        format!(
-            "{} {} {} {} {} seed {}",
-            self.label(),
-            self.dataset,
-            self.cell_line,
-            self.protocol,
-            self.fold_label(),
-            self.seed
-        )
+        let Cell { dataset, cell_line, protocol, seed, .. } = self;
+        // Where lines train for another, they tell one cell from the next.
+        let from = match protocol.starts_with("cross-cell") {
+            true => format!(" from {}", self.trained_on.join("+")),
+            false => String::new(),
+        };
+        format!("{} {dataset} {cell_line}{from} {protocol} {} seed {seed}", self.label(), self.fold_label())
     }
 }
 

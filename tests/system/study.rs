@@ -373,7 +373,9 @@ fn controls_change_the_sequence_and_nothing_else() {
     for (side, length) in crate::support::LENGTHS.into_iter().enumerate() {
         narrow.windows[side] = epi_engine::data::window::Windows::new(length);
         let of = [Side::Enhancer, Side::Promoter][side];
-        (0..40).for_each(|e| drop(narrow.windows[side].push(&plain.codes(of, e))));
+        for e in 0..40 {
+            narrow.windows[side].push(&plain.codes(of, e));
+        }
     }
     let [narrow, wide] = [narrow.into_dataset().unwrap(), plain].map(|d| controlled(d, Control::RandomDna).unwrap());
     assert_eq!(narrow.codes(Side::Promoter, 7), wide.codes(Side::Promoter, 7));
@@ -383,4 +385,39 @@ fn controls_change_the_sequence_and_nothing_else() {
     placeless.pairs.promoters.iter_mut().for_each(|e| e.contig = None);
     let error = controlled(placeless.into_dataset().unwrap(), Control::PromoterOnly).unwrap_err().to_string();
     assert!(error.contains("coordinates"), "{error}");
+}
+
+#[test]
+fn the_bundled_checkpoint_gives_the_scores_that_its_folder_records() {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/epsat-bengi");
+    let recorded = String::from_utf8(read(&run, "predictions.tsv")).unwrap();
+    let lines: Vec<Vec<&str>> = recorded.lines().step_by(170).skip(1).map(|l| l.split('\t').collect()).collect();
+    assert!(lines.len() >= 3);
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = folder.path().join("pairs.tsv");
+    let head = "enh_chrom\tenh_start\tenh_end\tprom_chrom\tprom_start\tprom_end\tdataset\n".to_string();
+    let rows = lines.iter().map(|l| format!("{}\t{}\n", l[2..8].join("\t"), l[1]));
+    std::fs::write(&pairs, rows.fold(head, |text, row| text + &row)).unwrap();
+    let out = program(&["predict", run.to_str().unwrap(), "--device", "cpu", "--json", "--pairs"])
+        .arg(&pairs)
+        .assert()
+        .success()
+        .get_output()
+        .clone();
+    let document: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let scores: Vec<f64> = document["scores"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+    assert_eq!(scores.len(), lines.len());
+    // Another instruction set rounds otherwise.
+    for (score, line) in scores.iter().zip(&lines) {
+        let wanted: f64 = line[9].parse().unwrap();
+        assert!((score - wanted).abs() < 1e-4, "{score} for {line:?}");
+    }
+    // The card quotes what metrics.json says.
+    let (card, scores) = (String::from_utf8(read(&run, "README.md")).unwrap(), read(&run, "metrics.json"));
+    let scores: Value = serde_json::from_slice(&scores).unwrap();
+    for name in ["aupr", "auroc"] {
+        let [value, low, high] = ["", "_low", "_high"].map(|end| scores[format!("{name}{end}")].as_f64().unwrap());
+        let text = format!("{value:.3} [{low:.3}, {high:.3}]");
+        assert!(card.contains(&text), "the card lacks {name} {text}");
+    }
 }
