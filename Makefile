@@ -5,7 +5,8 @@ CARGO ?= cargo
 ENGINE = target/release/epi-engine
 RUNS ?= runs
 
-.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle study study-tables bench-tables report-check clean
+.PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle study study-tables report-check \
+	bench-tables clean
 
 NVCC = build/nvcc/nvidia/cu13/bin/nvcc
 NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \

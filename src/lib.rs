@@ -1,7 +1,7 @@
 //! `epi-engine` learns from DNA sequence which enhancers interact with which promoters.
 //!
-//! Rooms, from caller to called: [`cli`], [`study`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`], [`backend`], and below
-//! them the kernels; [`explain`] and [`boosting`] stand beside [`train`]; [`data`] feeds training and evaluation; [`error`],
+//! Rooms, from caller to called: [`cli`], [`report`], [`study`], [`train`], [`evaluate`], [`models`], [`nn`], [`autograd`],
+//! [`backend`], and below them the kernels; [`explain`] and [`boosting`] stand beside [`train`]; [`data`] feeds training and evaluation; [`error`],
 //! [`rng`], [`config`] and [`metrics`] are leaves.
 //! `docs/architecture.md` draws the house; `tests/system/layering.rs` holds the arrows to it.
 

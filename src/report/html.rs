@@ -26,7 +26,7 @@ p{margin:.5rem 0;max-width:46rem}
 .verdict{font-size:1.08rem;border-left:3px solid var(--s0);padding:.15rem 0 .15rem .9rem;margin:1rem 0}
 .verdict.leaks{border-color:var(--leaky)}
 strong.leaky{display:inline-block;padding:0 .4em;border:1px solid var(--leaky);border-radius:3px;background:var(--leaky-soft);color:var(--leaky);font-size:.72em;line-height:1.5;letter-spacing:.05em;vertical-align:.1em}
-.keys{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.8rem;margin:1.1rem 0 0}
+.keys{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.8rem;margin:1.1rem 0 0}
 .keys div{padding:.7rem .9rem;border:1px solid var(--line);border-radius:6px;background:var(--soft)}
 .keys dt{color:var(--muted);font-size:.82rem}
 .keys dd{margin:0;font-size:1.5rem;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.25}
@@ -37,8 +37,6 @@ figure .scroll{max-width:100%}
 figure svg{display:block;height:auto;max-width:100%}
 figure svg.wide{max-width:none}
 figcaption{max-width:40rem;margin-top:.35rem;color:var(--muted);font-size:.86rem;line-height:1.45}
-.figures figure{width:min(400px,100%)}
-.figures figure.full{width:auto}
 .file{margin:.15rem 0 0;color:var(--muted);font:.76rem ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 .scroll:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
@@ -164,20 +162,18 @@ impl Section {
             self.row = true;
         }
         // What is wider than a column scrolls in its own frame.
-        let wide = svg.width() > 420.0;
-        let drawing = svg.inline();
-        let (class, drawing) = match wide {
-            true => (" class='full'", drawing.replacen("class='drawing'", "class='drawing wide'", 1)),
-            false => ("", drawing),
-        };
-        let scroll = match wide {
-            true => format!(" tabindex='0' role='region' aria-label='{}'", escape(&svg.title)),
-            false => String::new(),
+        let (width, title) = (svg.width(), escape(&svg.title));
+        let (drawing, scroll) = match width > 420.0 {
+            true => (
+                svg.inline().replacen("class='drawing'", "class='drawing wide'", 1),
+                format!(" tabindex='0' role='region' aria-label='{title}'"),
+            ),
+            false => (svg.inline(), String::new()),
         };
         let _ = writeln!(
             self.body,
-            "<figure{class}><div class='scroll'{scroll}>{drawing}</div>\n<figcaption>{}<span class='file'> figures/{}.svg\
-             </span></figcaption></figure>",
+            "<figure style='width:min({width:.0}px,100%)'><div class='scroll'{scroll}>{drawing}</div>\n<figcaption>{}\
+             <span class='file'> figures/{}.svg</span></figcaption></figure>",
             escape(caption),
             escape(&svg.id)
         );

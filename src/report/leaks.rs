@@ -117,7 +117,8 @@ pub fn across(series: &[Series], ids: &mut Ids) -> Section {
     for dataset in distinct(crossing(), |s| s.dataset.as_str()) {
         let of = || crossing().filter(|s| s.dataset == dataset);
         let own = || series.iter().filter(|s| s.dataset == dataset && !s.crosses() && s.protocol == "chromosome");
-        let lines = distinct(of(), |s| s.cell_line.as_str());
+        let mut lines = distinct(series.iter().filter(|s| s.dataset == dataset), |s| s.cell_line.as_str());
+        lines.retain(|line| of().any(|s| s.cell_line == *line));
         let trained = |s: &Series| match s.trained_on.as_slice() {
             [one] => one.clone(),
             many => format!("{} lines: {}", many.len(), many.join(", ")),

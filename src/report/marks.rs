@@ -79,14 +79,14 @@ pub struct Dot {
     pub beside: Option<(f64, String)>,
 }
 
-/// Values with whiskers below each other, and what guessing gives as a dashed line.
+/// Values with whiskers below each other, and what guessing gives as a dashed line. Long names stand above their values.
 pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64, &str)>) -> Svg {
-    let left = rows.iter().map(|r| text_width(&r.name)).fold(40.0, f64::max) + 14.0;
-    let height = 24.0 + 26.0 * rows.len() as f64 + 66.0;
-    let width = (left + 260.0).max(400.0);
-    let (mut svg, top) = headed(heading, [width, height]);
+    let longest = rows.iter().map(|r| text_width(&r.name)).fold(40.0, f64::max);
+    let (left, each, down) = if longest > 130.0 { (14.0, 36.0, 0.72) } else { (longest + 14.0, 26.0, 0.5) };
+    let height = 42.0 + each * rows.len() as f64 + 66.0;
+    let (mut svg, top) = headed(heading, [400.0, height]);
     let frame = Frame {
-        x: Scale { low: 0.0, high: 1.0, from: left, to: width - 16.0 },
+        x: Scale { low: 0.0, high: 1.0, from: left, to: 400.0 - 16.0 },
         y: Scale { low: rows.len() as f64, high: 0.0, from: height - 44.0, to: top + 20.0 },
     };
     for i in 0..=5 {
@@ -106,8 +106,11 @@ pub fn dots(heading: &Heading, x_label: &str, rows: &[Dot], chance: Option<(f64,
         svg.text(x, frame.y.to - 5.0, anchor, "small muted", name);
     }
     for (i, row) in rows.iter().enumerate() {
-        let y = frame.y.at(i as f64 + 0.5);
-        svg.text(left - 10.0, y + 4.0, "end", "small", &row.name);
+        let y = frame.y.at(i as f64 + down);
+        match longest > 130.0 {
+            true => svg.text(left, frame.y.at(i as f64 + 0.38), "start", "small halo", &row.name),
+            false => svg.text(left - 10.0, y + 4.0, "end", "small", &row.name),
+        }
         let (value, interval) = row.estimate;
         if let Some(i) = interval {
             svg.whisker([frame.x.at(i.low), y], [frame.x.at(i.high), y]);

@@ -108,7 +108,7 @@ pub fn headed(heading: &Heading, [width, height]: [f64; 2]) -> (Svg, f64) {
         7.4 * (7 + protocol.chars().count()) as f64 + 20.0
     });
     // A title that would run into the stamp stands below it.
-    let below = 6.9 * heading.title.chars().count() as f64 + 2.0 + stamped > width;
+    let below = 8.2 * heading.title.chars().count() as f64 + 2.0 + stamped > width;
     let y = if below && stamped > 0.0 { 36.0 } else { 15.0 };
     svg.text(1.0, y, "start", "title", heading.title);
     (svg, y + 9.0)

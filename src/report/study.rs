@@ -190,18 +190,22 @@ fn table_3(series: &[Series], ids: &mut Ids) -> Section {
                             intervals that resample chromosomes or components of overlapping windows."
                 .into(),
         ];
-        let released: Vec<String> = of()
-            .filter_map(|s| {
-                Some(format!("{} on {}: {}", s.label, s.cell_line, score(Some(s.scored.as_ref()?.released?))))
-            })
-            .collect();
-        if !released.is_empty() {
-            let all = released.join("; ");
-            table
-                .notes
-                .push(format!("Macro F1 per batch, averaged, as the released program prints it (paper-code): {all}."));
-        }
         section.table(table);
+        let released = |s: &Series| s.scored.as_ref().and_then(|r| r.released);
+        if of().any(|s| released(s).is_some()) {
+            let mut columns = vec![("model", Kind::Text)];
+            columns.extend(lines.iter().map(|l| (*l, Kind::Score)));
+            let caption = format!("Macro F1 per batch, averaged, as the released program prints it, on {dataset}");
+            let mut table = Table::new(&ids.get("released-f1", &[dataset]), &caption, &columns);
+            for label in distinct(of().filter(|s| released(s).is_some()), |s| s.label.as_str()) {
+                let at = |line: &str| of().filter(|s| s.label == label && s.cell_line == line).find_map(released);
+                let mut row = vec![Cell::text(label)];
+                row.extend(lines.iter().map(|l| Cell::value(at(l))));
+                table.row(row);
+            }
+            table.split = Some(("paper-code".into(), true));
+            section.table(table);
+        }
         let groups: Vec<String> = lines.iter().map(|l| l.to_string()).collect();
         let labels = distinct(of(), |s| s.label.as_str());
         for protocol in distinct(of().filter(|s| s.scored.is_some()), |s| s.protocol.as_str()) {
@@ -251,9 +255,9 @@ fn ranking(series: &[Series], ids: &mut Ids) -> Section {
         let place = if line == "all" { dataset.to_string() } else { format!("{dataset} {line}") };
         let parts = [dataset, line, protocol];
         let caption = format!("{place}, {protocol}.");
-        section.figure(roc(&ids.get("roc", &parts), "ROC", stamp, &named), &caption);
+        section.figure(roc(&ids.get("roc", &parts), &format!("ROC: {place}"), stamp, &named), &caption);
         let id = ids.get("precision-recall", &parts);
-        section.figure(precision_recall(&id, "Precision and recall", stamp, &named), &caption);
+        section.figure(precision_recall(&id, &format!("Precision and recall: {place}"), stamp, &named), &caption);
     }
     if section.figures.is_empty() {
         section.missing("roc", "No run is done yet.", None);
@@ -285,7 +289,7 @@ fn training(series: &[Series], ids: &mut Ids) -> Section {
         let some = if runs.iter().any(|h| validated(h)) { "" } else { "; nothing validates" };
         let caption =
             format!("{label} on {dataset}, {protocol}: {} runs{some}. Figure 3 of the seed report.", runs.len());
-        section.figure(loss(&id, "Loss", stamp, &runs, None), &caption);
+        section.figure(loss(&id, &format!("Loss: {label}"), stamp, &runs, None), &caption);
     }
     if section.figures.is_empty() {
         section.missing("figure-3-loss", "No network is trained yet.", None);
@@ -305,7 +309,7 @@ fn spaces(folder: &Path, index: &Index, series: &[Series], ids: &mut Ids) -> Sec
         let pairs: Vec<(u8, f32)> =
             of.filter_map(|s| s.scored.as_ref()).flat_map(|r| r.pairs.iter().copied()).collect();
         let id = ids.get("figure-5-activations", &[label, dataset, protocol]);
-        let svg = activations(&id, "Activations", leaky.then_some(protocol), &pairs);
+        let svg = activations(&id, &format!("Activations: {label}"), leaky.then_some(protocol), &pairs);
         section.figure(svg, &format!("{label} on {dataset}, {protocol}."));
     }
     section.heading("Input and latent space of the autoencoder");
