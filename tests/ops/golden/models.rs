@@ -223,8 +223,14 @@ fn check_gradients<B: Backend>(judge: &mut Judge<B>, fixture: &Fixture, paramete
         let expected = norm.values[0];
         let length = got.values.iter().map(|g| g * g).sum::<f64>().sqrt();
         // Activations of a full-size decoder that lie within rounding of LeakyReLU's kink take the other slope, in every gradient
-        // that passes them: the fixtures' own f32 figures differ by 4e-3 from those in f64.
-        let relative = judge.limits.gradient * if name.starts_with("decoder_") { 4.0 } else { 1.0 };
+        // that passes them: the fixtures' own f32 gradients differ by 1.1e-3
+        // (`tolerances.json`), on either side, and elements of the convolutions' by 4e-3.
+        let slopes = match name {
+            _ if name.starts_with("decoder_conv") => 4.0,
+            _ if name.starts_with("decoder_") => 2.2,
+            _ => 1.0,
+        };
+        let relative = judge.limits.gradient * slopes;
         let limit = relative * expected + judge.limits.cancelling * scale;
         if (length - expected).abs() > limit || !length.is_finite() {
             judge.fail(format!("gradnorm.{name} = {length:e}, expected {expected:e}"));
