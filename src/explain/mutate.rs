@@ -79,8 +79,11 @@ pub struct Check {
     pub largest_change: f32,
 }
 
+/// Two sums of a pair's log odds in f32, in different orders, differ by about so much of them (at least of 1).
+pub const ROUNDING: f32 = 1e-6;
+
 /// The smallest margin at which copies from all over the pair score as they do in full, up to `tolerance` times the largest
-/// change among them; exact when none does, or when the network has nothing to reuse on this device.
+/// change among them or [`ROUNDING`]; exact when none does, or when the network has nothing to reuse on this device.
 pub fn choose_reuse<B: Backend>(
     scorer: &Scorer<'_, B>,
     base: &Base<B>,
@@ -105,7 +108,7 @@ pub fn choose_reuse<B: Backend>(
     let mut margin = 16;
     while 4 * margin < positions {
         let deviation = score(Reuse::Margin(margin))?.iter().zip(&full).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        if deviation <= tolerance * largest_change {
+        if deviation <= (tolerance * largest_change).max(ROUNDING * base.score.log_odds.abs().max(1.0)) {
             let check = Check { margin: Some(margin), checked: full.len(), deviation, largest_change };
             return Ok((Reuse::Margin(margin), check));
         }
