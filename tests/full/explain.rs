@@ -17,8 +17,8 @@ use epi_engine::rng::Stream;
 use epi_engine::train::session::{self, Trained};
 use epi_engine::train::{RunFolder, Silent};
 
-fn train(folder: &Path, dataset: &Dataset) -> Trained<Cpu> {
-    let config = config::load("planted", &["train.seed=1".into()]).unwrap();
+fn train(folder: &Path, dataset: &Dataset, seed: u64) -> Trained<Cpu> {
+    let config = config::load("planted", &[format!("train.seed={seed}")]).unwrap();
     let split = session::make_split(&config, dataset).unwrap();
     let run = RunFolder::create(folder).unwrap();
     session::train_fold(&Cpu::new(), &config, dataset, split, &run, false, &mut Silent).unwrap();
@@ -75,13 +75,19 @@ fn explain(dataset: &Dataset, trained: &Trained<Cpu>, rate: f64) -> Found {
 const PLANTED: [[&str; 2]; 2] =
     [["MA0139.1_MA0139.1.CTCF", "MA0138.2_MA0138.2.REST"], ["MA0506.2_MA0506.2.Nrf1", "MA0046.2_MA0046.2.HNF1A"]];
 
+/// The rate at which filters count as active was chosen on the network of seed 1; the other one judges it.
 #[test]
 fn planted_pairs_of_motifs_lead_filters_and_interactions() {
-    let options = SynthOptions { level: Level::Pair, samples: [20_480, 64, 1024], seed: 1, ..SynthOptions::default() };
+    [1, 2].into_iter().for_each(planted_pairs_lead);
+}
+
+fn planted_pairs_lead(seed: u64) {
+    println!("seed {seed}");
+    let options = SynthOptions { level: Level::Pair, samples: [20_480, 64, 1024], seed, ..SynthOptions::default() };
     let contents = synth::generate(&options, &meme::built_in(), Background::Random).unwrap();
     let dataset = contents.into_dataset().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let found = explain(&dataset, &train(folder.path(), &dataset), 1e-3);
+    let found = explain(&dataset, &train(folder.path(), &dataset, seed), 1e-3);
     // Both motifs that were planted on a side are what most of its filters read.
     for (side, read) in found.readings.iter().enumerate() {
         read.iter().for_each(|r| println!("{} filters of side {side} read {}", r.filters.len(), r.motif));
@@ -166,7 +172,7 @@ fn nothing_is_significant_in_noise() {
     let dataset = contents.into_dataset().unwrap();
     let folder = tempfile::tempdir().unwrap();
     // A rate at which filters are active nearly everywhere, so that all of them are tested.
-    let found = explain(&dataset, &train(folder.path(), &dataset), 0.05);
+    let found = explain(&dataset, &train(folder.path(), &dataset, 1), 0.05);
     for (what, list) in [("filters", &found.filters), ("motifs", &found.motifs)] {
         let significant = list.iter().filter(|i| i.q < 0.05).count();
         println!("{} pairs of {what} tested, {significant} significant", list.len());
