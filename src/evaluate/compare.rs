@@ -74,7 +74,7 @@ pub fn compare(a: &[Prediction], b: &[Prediction], seed: u64, replicates: u32) -
     };
     let (of_a, of_b): (Vec<&Prediction>, Vec<&Prediction>) = pairs.iter().copied().unzip();
     let (first, second) = (ranking(&of_a), ranking(&of_b));
-    let replicates = if first.groups() < 2 { 0 } else { replicates };
+    let replicates = if first.resamples() { replicates } else { 0 };
     let drawn = resample(first.groups(), replicates, seed, |copies| {
         (first.resampled(copies).values(), second.resampled(copies).values())
     });
@@ -156,10 +156,11 @@ impl Comparison {
             let _ = writeln!(text, "{:<12}{a:<10}{b:<10}{:<28}{share}", d.name, shown((d.difference, d.interval)));
         }
         let Comparison { n, positives, units, unit, .. } = self;
-        let _ = writeln!(
-            text,
-            "{n} pairs, {positives} positive; 95 % intervals resample {units} {unit}, the same for both"
-        );
+        let intervals = match self.differences.iter().any(|d| d.interval.is_some()) {
+            true => format!("95 % intervals resample {units} {unit}, the same for both"),
+            false => "no intervals".into(),
+        };
+        let _ = writeln!(text, "{n} pairs, {positives} positive; {intervals}");
         text
     }
 }

@@ -111,6 +111,7 @@ pub fn evaluate(table: &PairTable, folds: &[FoldScores], options: &Options) -> R
         Some((bin, DISTANCES[bin].1.to_string()))
     };
     let chosen = thresholds.iter().all(|t| t.chosen);
+    let ranking = Ranking::new(labels, scores, calls, &units.of);
     let mut warnings: Vec<String> = folds.iter().flat_map(|f| f.split.warnings.iter().cloned()).collect();
     if !chosen {
         warnings.push("F1 and MCC use the threshold 0.5 where validation has no positive to choose one on".into());
@@ -128,7 +129,7 @@ pub fn evaluate(table: &PairTable, folds: &[FoldScores], options: &Options) -> R
         leaky: folds.iter().any(|f| f.split.leaky),
         n: samples.len(),
         positives: labels.iter().filter(|&&l| l == 1).count(),
-        scores: estimate(scores, calls),
+        scores: estimates(&ranking, options),
         f1_threshold: thresholds.iter().map(|t| t.value).sum::<f64>() / thresholds.len() as f64,
         f1_threshold_chosen: chosen,
         confusion: Confusion::of_calls(labels, calls.iter().copied()),
@@ -145,9 +146,9 @@ pub fn evaluate(table: &PairTable, folds: &[FoldScores], options: &Options) -> R
     })
 }
 
-/// The scores of a ranking with their 95 % intervals (none from fewer than two units).
+/// The scores of a ranking with their 95 % intervals (none from effectively fewer than two units).
 pub(crate) fn estimates(ranking: &Ranking, options: &Options) -> Estimates {
-    let replicates = if ranking.groups() < 2 { 0 } else { options.replicates };
+    let replicates = if ranking.resamples() { options.replicates } else { 0 };
     let drawn: Vec<metrics::Scores> =
         resample(ranking.groups(), replicates, options.seed, |copies| ranking.resampled(copies));
     let values: Vec<_> = drawn.iter().map(metrics::Scores::values).collect();

@@ -162,12 +162,12 @@ impl Report {
         }
         row("element lookup", scored(&self.lookup, false));
         let Report { n, positives, units, unit, .. } = self;
-        let _ = match units {
-            0 | 1 => {
-                writeln!(text, "{n} pairs, {positives} positive; no intervals: all pairs belong to one of the {unit}")
-            }
-            _ => writeln!(text, "{n} pairs, {positives} positive; 95 % intervals resample {units} {unit}"),
+        let intervals = match (units, self.scores.get("base_rate").1) {
+            (0 | 1, _) => format!("no intervals: all pairs belong to one of the {unit}"),
+            (_, None) => format!("no intervals: nearly all pairs belong to one of {units} {unit}"),
+            (_, Some(_)) => format!("95 % intervals resample {units} {unit}"),
         };
+        let _ = writeln!(text, "{n} pairs, {positives} positive; {intervals}");
         if let Some(p) = self.paper {
             let _ = writeln!(
                 text,

@@ -74,7 +74,7 @@ pub fn pool(seeds: &[OfSeed], intervals: bool) -> Option<Pooled> {
     };
     let rankings: Vec<Ranking> = seeds.iter().zip(&groups).filter(|(s, _)| !s.is_empty()).map(ranking).collect();
     let units = numbers.len() as u32;
-    let replicates = if units < 2 || !intervals { 0 } else { REPLICATES };
+    let replicates = if intervals && rankings.iter().all(Ranking::resamples) { REPLICATES } else { 0 };
     let drawn = resample(units, replicates, SEED, |copies| means(rankings.iter().map(|r| r.resampled(copies))));
     let components = !by_chromosome && first[0].1.unit.starts_with("component");
     Some(Pooled {

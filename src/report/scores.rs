@@ -22,9 +22,10 @@ pub fn split_of(run: &RunFiles) -> Option<(String, bool)> {
 
 /// What intervals resample, in words.
 fn intervals(m: &Metrics) -> String {
-    match m.interval_units {
-        0 | 1 => format!("No intervals: all pairs belong to one of the {}.", m.interval_unit),
-        n => format!("Brackets are 95 % intervals; 1000 replicates resample {n} {}.", m.interval_unit),
+    match (m.interval_units, m.score("base_rate").1) {
+        (0 | 1, _) => format!("No intervals: all pairs belong to one of the {}.", m.interval_unit),
+        (n, None) => format!("No intervals: nearly all pairs belong to one of {n} {}.", m.interval_unit),
+        (n, Some(_)) => format!("Brackets are 95 % intervals; 1000 replicates resample {n} {}.", m.interval_unit),
     }
 }
 

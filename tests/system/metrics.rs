@@ -110,6 +110,19 @@ fn intervals_cover_and_refuse() {
 }
 
 #[test]
+fn a_group_that_holds_nearly_all_samples_is_not_resampled() {
+    let of = |sizes: &[u32]| {
+        let groups: Vec<u32> = sizes.iter().enumerate().flat_map(|(g, &n)| vec![g as u32; n as usize]).collect();
+        let labels: Vec<u8> = (0..groups.len()).map(|i| (i % 2) as u8).collect();
+        Ranking::new(&labels, &vec![0.5; labels.len()], &vec![true; labels.len()], &groups)
+    };
+    assert!((of(&[30; 5]).effective_groups() - 5.0).abs() < 1e-12);
+    assert!(of(&[157, 128, 121, 55, 30, 28]).resamples(), "chromosome 1 of the bundled pairs");
+    // `paper-code` joins elements of all chromosomes, so that nearly all of its pairs hang together.
+    assert!(!of(&[1722, 1, 1, 1]).resamples() && !of(&[40]).resamples() && !of(&[]).resamples());
+}
+
+#[test]
 fn calibration_bins_hold_what_they_say() {
     let found = calibration(&[0, 1, 1, 0, 1], &[0.0, 0.05, 1.0, 0.95, 0.5], 10);
     assert_eq!(found.bins.iter().map(|b| b.n).collect::<Vec<_>>(), [2, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
