@@ -445,7 +445,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn lstm_backward(
         &self,
         inp: &Tensor<Self>,
-        out: &Tensor<Self>,
         weights: &[LstmWeights<Self>; 2],
         gate: Gate,
         saved: Self::LstmSaved,

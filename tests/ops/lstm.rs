@@ -62,7 +62,7 @@ impl Op for Lstm {
         let Some(dout) = run.differentiate(&out)? else { return Ok(()) };
         let grads = weights(self.two_biases, |name| run.slot(name))?;
         let saved = saved.expect("what backward needs");
-        let dinp = b.lstm_backward(&inp, &out, &weights_, self.gate, saved, &dout, Some(&grads), true)?;
+        let dinp = b.lstm_backward(&inp, &weights_, self.gate, saved, &dout, Some(&grads), true)?;
         run.report("dinp", &dinp.expect("the gradient that was asked for"));
         Ok(())
     }
@@ -102,7 +102,7 @@ fn unwanted_gradients_are_not_computed() {
         let w = || LstmWeights { weight_ih: t(&[8, 3]), weight_hh: t(&[8, 2]), bias_ih: t(&[8]), bias_hh: None };
         let (inp, w) = (t(&[1, 4, 3]), [w(), w()]);
         let (out, saved) = b.lstm(&inp, &w, Gate::Sigmoid, true).unwrap();
-        let dinp = b.lstm_backward(&inp, &out, &w, Gate::Sigmoid, saved.unwrap(), &out, None, false).unwrap();
+        let dinp = b.lstm_backward(&inp, &w, Gate::Sigmoid, saved.unwrap(), &out, None, false).unwrap();
         assert!(dinp.is_none());
     });
 }

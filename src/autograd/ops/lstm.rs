@@ -36,15 +36,14 @@ pub fn bilstm<B: Backend>(
     let mut inputs = vec![inp];
     inputs.extend(directions.iter().flat_map(LstmVars::variables));
     let (out, saved) = tape.backend().lstm(inp.value(), &weights, gate, tape.wants(&inputs))?;
-    let (x, y) = (inp.value().clone(), out.clone());
+    let x = inp.value().clone();
     // Not wanted: `record` will not ask for the operator, so there is nothing saved to hand over.
     let Some(saved) = saved else { return Ok(Var::constant(out)) };
-    Ok(tape.record(out, &inputs, || LstmBackward { inp: x, out: y, weights, gate, saved }))
+    Ok(tape.record(out, &inputs, || LstmBackward { inp: x, weights, gate, saved }))
 }
 
 struct LstmBackward<B: Backend> {
     inp: Tensor<B>,
-    out: Tensor<B>,
     weights: [LstmWeights<B>; 2],
     gate: Gate,
     saved: B::LstmSaved,
@@ -52,7 +51,7 @@ struct LstmBackward<B: Backend> {
 
 impl<B: Backend> Backward<B> for LstmBackward<B> {
     fn backward(self: Box<Self>, backend: &B, dout: Tensor<B>, grads: &mut Inputs<'_, B>) -> Result<()> {
-        let Self { inp, out, weights, gate, saved } = *self;
+        let Self { inp, weights, gate, saved } = *self;
         let mut next = 1;
         let mut slots = |w: &LstmWeights<B>| -> Result<Option<LstmWeights<B>>> {
             let mut take = |like: &Tensor<B>| {
@@ -74,7 +73,7 @@ impl<B: Backend> Backward<B> for LstmBackward<B> {
             _ => None,
         };
         let need_input = grads.wants(0);
-        let dinp = backend.lstm_backward(&inp, &out, &weights, gate, saved, &dout, slots.as_ref(), need_input)?;
+        let dinp = backend.lstm_backward(&inp, &weights, gate, saved, &dout, slots.as_ref(), need_input)?;
         match dinp {
             Some(dinp) => grads.accumulate(0, dinp),
             None => Ok(()),

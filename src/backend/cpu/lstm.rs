@@ -2,8 +2,8 @@
 //! there is no synchronisation inside a layer, and the packed `W_hh` stays in the core's cache.
 //!
 //! Forward, a shard alternates between a chunk of input projections (one product) and that chunk's time steps. Backward,
-//! it first goes through its saved gates once more for the cell states, which cost less to compute than to keep; then the
-//! gates' gradients replace the gates. Weight and input gradients are large products afterwards.
+//! it first goes through its saved gates once more for the cell states and its output, which cost less to compute than to keep;
+//! then the gates' gradients replace the gates. Weight and input gradients are large products afterwards.
 
 use super::gemm::{Epilogue, Panels, multiply, multiply_transposed, product, transposed_scratch};
 use super::gemm::{accumulate_transposed, add_parts};
@@ -75,7 +75,7 @@ struct Shard {
     samples: usize,
     direction: usize,
     gate: Gate,
-    /// First sample of the slice in `[B,T,2H]` (at this direction's half) and in `[B,T,I]`.
+    /// First sample of the slice in `[B,T,2H]` (at this direction's half) and in `[B,T,I]`. Backward, `out` is made again.
     out: Ptr,
     inp: Ptr,
     gates: Ptr,
@@ -223,7 +223,6 @@ unsafe fn forward_cell<S: Simd>(
 pub fn backward(
     cpu: &Cpu,
     inp: &Tensor,
-    out: &Tensor,
     weights: &Weights,
     gate: Gate,
     saved: Saved,
@@ -234,7 +233,6 @@ pub fn backward(
     const OP: &str = "lstm_backward";
     let dims = Dims::of(OP, inp, weights)?;
     let Dims { batch, time, inputs, hidden } = dims;
-    out.expect_shape(OP, "out", &[batch, time, 2 * hidden])?;
     dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
     grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
     let isa = cpu.isa();
@@ -243,13 +241,14 @@ pub fn backward(
         packed.push(Panels::plain(cpu, cpu.read(&w.weight_hh), 4 * hidden, hidden)?);
     }
     let Saved { gates } = saved;
+    let out = cpu.take(batch * time * 2 * hidden)?;
     {
-        let (dy, y, x) = (Ptr::of(cpu.read(dout)), Ptr::of(cpu.read(out)), Ptr::of(cpu.read(inp)));
+        let (dy, y, x) = (Ptr::of(cpu.read(dout)), Ptr(out.as_ptr()), Ptr::of(cpu.read(inp)));
         let gates = Ptr(gates.as_ptr());
         shards_with(cpu, 2 * dims.slices(), (2 + time) * SLICE * hidden, |index, space| {
             let (first, samples, direction) = dims.shard(index);
             let row = first * time * 2 + direction;
-            // SAFETY: a shard owns its samples' rows (of its direction) of the gates, and its own space.
+            // SAFETY: a shard owns its samples' rows (of its direction) of gates and output, and its own space.
             unsafe {
                 let shard = Shard {
                     dims,
@@ -272,7 +271,7 @@ pub fn backward(
         // SAFETY: `dgates` is `[B*T, 8H]`, `inp` `[B*T, I]`.
         let dw = unsafe { multiply_transposed(cpu, rows, width, inputs, dgates, width, x, inputs)? };
         let bias = column_sums(cpu, gates.slice(0, rows * width), rows, width)?;
-        let state = state_gradients(cpu, dims, dgates, Ptr::of(cpu.read(out)))?;
+        let state = state_gradients(cpu, dims, dgates, Ptr(out.as_ptr()))?;
         for (d, slots) in slots.iter().enumerate() {
             let half = 4 * hidden;
             add_to(cpu, &slots.weight_ih, dw.slice(d * half * inputs, half * inputs));
@@ -347,8 +346,9 @@ kernel! {
             space.slice(0, 2 * SLICE * hidden).fill(0.0);
             for n in 0..time {
                 for b in 0..samples {
-                    let gates = shard.gates.at((b * time + shard.time(n)) * 8 * hidden);
-                    cell_states(s, hidden, gates, shard.cells.at((n * SLICE + b) * hidden), n == 0);
+                    let row = b * time + shard.time(n);
+                    let (gates, out) = (shard.gates.at(row * 8 * hidden), shard.out.at(row * 2 * hidden));
+                    cell_states(s, hidden, gates, shard.cells.at((n * SLICE + b) * hidden), n == 0, out);
                 }
             }
             for n in (0..time).rev() {
@@ -377,16 +377,19 @@ kernel! {
     }
 }
 
-/// One sample's cell state from its activated gates and the state [`SLICE`] rows before; the bits of [`forward_cell`].
+/// One sample's cell state and output from its activated gates and the state [`SLICE`] rows before; the bits of
+/// [`forward_cell`].
 #[inline(always)]
-unsafe fn cell_states<S: Simd>(s: S, hidden: usize, gates: *const f32, cell: *mut f32, first: bool) {
+unsafe fn cell_states<S: Simd>(s: S, hidden: usize, gates: *const f32, cell: *mut f32, first: bool, out: *mut f32) {
     // SAFETY: the caller of `backward_shard` promised.
     unsafe {
         for j in (0..hidden).step_by(S::N) {
             let n = S::N.min(hidden - j);
             let load = |gate: usize| s.load_n(gates.add(gate * hidden + j), n);
             let before = if first { None } else { Some(s.load_n(cell.sub(SLICE * hidden).add(j), n)) };
-            s.store_n(cell.add(j), next_cell(s, load(0), load(1), load(2), before), n);
+            let c = next_cell(s, load(0), load(1), load(2), before);
+            s.store_n(cell.add(j), c, n);
+            s.store_n(out.add(j), s.mul(load(3), tanh(s, c)), n);
         }
     }
 }

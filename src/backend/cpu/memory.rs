@@ -18,7 +18,7 @@ const PAGE: usize = 4096;
 /// long rows more entries than the processor keeps of a page table.
 const HUGE: usize = 1 << 22;
 /// Bytes that blocks, used or not, may take beyond the most that was in use at once.
-const SLACK: usize = 1 << 24;
+const SLACK: usize = 1 << 23;
 
 /// Memory of the CPU backend: `len` floats, shared by clones.
 #[derive(Clone)]

@@ -365,7 +365,6 @@ impl Backend for Cpu {
     fn lstm_backward(
         &self,
         inp: &Tensor,
-        out: &Tensor,
         weights: &[LstmWeights<Self>; 2],
         gate: Gate,
         saved: Self::LstmSaved,
@@ -373,7 +372,7 @@ impl Backend for Cpu {
         grads: Option<&[LstmWeights<Self>; 2]>,
         need_input: bool,
     ) -> Result<Option<Tensor>> {
-        lstm::backward(self, inp, out, weights, gate, saved, dout, grads, need_input)
+        lstm::backward(self, inp, weights, gate, saved, dout, grads, need_input)
     }
     fn attention(&self, qkv: &Tensor, spec: &Attention, step: &Step) -> Result<(Tensor, Tensor)> {
         attention::forward(self, qkv, spec, step)

@@ -34,6 +34,8 @@ pub struct Saved {
     gates: Memory,
     /// `[2,B,T,H]` cell states.
     cells: Memory,
+    /// `[B,T,2H]`, what the layer gave.
+    out: T,
 }
 
 /// Sizes of a layer.
@@ -145,13 +147,13 @@ pub fn forward(cuda: &Cuda, inp: &T, weights: &Weights, gate: Gate, save: bool) 
         launch!(cuda, "lstm_forward", [batch.div_ceil(SEQUENCES), 2, 1], dims.threads(), shared;
             p, packed.address(), gates.address(), cells.address(), at(&out))?;
     }
-    Ok((out, save.then_some(Saved { gates, cells })))
+    let saved = save.then(|| Saved { gates, cells, out: out.clone() });
+    Ok((out, saved))
 }
 
 pub fn backward(
     cuda: &Cuda,
     inp: &T,
-    out: &T,
     weights: &Weights,
     gate: Gate,
     saved: Saved,
@@ -162,11 +164,10 @@ pub fn backward(
     const OP: &str = "lstm_backward";
     let dims = Dims::of(OP, inp, weights)?;
     let Dims { batch, time, inputs, hidden } = dims;
-    out.expect_shape(OP, "out", &[batch, time, 2 * hidden])?;
     dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
     grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
     let p = dims.params(OP, gate, true)?;
-    let Saved { gates, cells } = saved;
+    let Saved { gates, cells, out } = saved;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
     if let Some(sequences) = dims.resident(cuda) {
         let kernel = format!("lstm_resident_backward_{sequences}");
@@ -180,7 +181,7 @@ pub fn backward(
     let columns = 4 * hidden;
     if let Some(grads) = grads {
         for (d, slots) in grads.iter().enumerate() {
-            weight_gradients(cuda, dims, d, inp, out, dims.gates_at(&gates, d), slots)?;
+            weight_gradients(cuda, dims, d, inp, &out, dims.gates_at(&gates, d), slots)?;
         }
     }
     if !need_input {

@@ -356,7 +356,6 @@ impl Backend for Cuda {
     fn lstm_backward(
         &self,
         inp: &Tensor<Self>,
-        out: &Tensor<Self>,
         weights: &[LstmWeights<Self>; 2],
         gate: Gate,
         saved: Self::LstmSaved,
@@ -364,7 +363,7 @@ impl Backend for Cuda {
         grads: Option<&[LstmWeights<Self>; 2]>,
         need_input: bool,
     ) -> Result<Option<Tensor<Self>>> {
-        lstm::backward(self, inp, out, weights, gate, saved, dout, grads, need_input)
+        lstm::backward(self, inp, weights, gate, saved, dout, grads, need_input)
     }
     fn attention(
         &self,

@@ -7,8 +7,12 @@ use crate::error::{Error, Result};
 
 type Weights<T> = [LstmWeights<Reference<T>>; 2];
 
-/// Per direction: activated gates `[B,T,4H]` (i, f, g, o) and cell states `[B,T,H]`.
-pub struct Saved<T>([(Vec<T>, Vec<T>); 2]);
+pub struct Saved<T: Real> {
+    /// Per direction: activated gates `[B,T,4H]` (i, f, g, o) and cell states `[B,T,H]`.
+    directions: [(Vec<T>, Vec<T>); 2],
+    /// `[B,T,2H]`, what the layer gave.
+    out: Tensor<T>,
+}
 
 /// Sizes of a layer.
 #[derive(Clone, Copy)]
@@ -81,7 +85,7 @@ pub fn forward<T: Real>(
     let Dims { batch, time, inputs, hidden } = dims;
     let x = read(inp);
     let mut out = vec![T::ZERO; batch * time * 2 * hidden];
-    let saved = [0, 1].map(|d| {
+    let directions = [0, 1].map(|d| {
         let w = &weights[d];
         let (w_ih, w_hh, b_ih, b_hh) =
             (read(&w.weight_ih), read(&w.weight_hh), read(&w.bias_ih), w.bias_hh.as_ref().map(read));
@@ -108,12 +112,12 @@ pub fn forward<T: Real>(
         }
         (gates, cells)
     });
-    Ok((tensor(out, &[batch, time, 2 * hidden]), save.then_some(Saved(saved))))
+    let out = tensor(out, &[batch, time, 2 * hidden]);
+    Ok((out.clone(), save.then_some(Saved { directions, out })))
 }
 
 pub fn backward<T: Real>(
     inp: &Tensor<T>,
-    out: &Tensor<T>,
     weights: &Weights<T>,
     gate: Gate,
     saved: Saved<T>,
@@ -124,13 +128,12 @@ pub fn backward<T: Real>(
     const OP: &str = "lstm_backward";
     let dims = Dims::of(OP, inp, weights)?;
     let Dims { batch, time, inputs, hidden } = dims;
-    out.expect_shape(OP, "out", &[batch, time, 2 * hidden])?;
     dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
     grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
-    let (x, y, dy) = (read(inp), read(out), read(dout));
+    let (x, y, dy) = (read(inp), read(&saved.out), read(dout));
     let mut dx = vec![T::ZERO; x.len()];
     for d in 0..2 {
-        let (gates, cells) = &saved.0[d];
+        let (gates, cells) = &saved.directions[d];
         let (w_ih, w_hh) = (read(&weights[d].weight_ih), read(&weights[d].weight_hh));
         let (mut dw_ih, mut dw_hh) = (vec![T::ZERO; w_ih.len()], vec![T::ZERO; w_hh.len()]);
         let mut dbias = vec![T::ZERO; 4 * hidden];

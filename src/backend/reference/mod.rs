@@ -261,7 +261,6 @@ impl<T: Real> Backend for Reference<T> {
     fn lstm_backward(
         &self,
         inp: &Tensor<Self>,
-        out: &Tensor<Self>,
         weights: &[LstmWeights<Self>; 2],
         gate: Gate,
         saved: Self::LstmSaved,
@@ -269,7 +268,7 @@ impl<T: Real> Backend for Reference<T> {
         grads: Option<&[LstmWeights<Self>; 2]>,
         need_input: bool,
     ) -> Result<Option<Tensor<Self>>> {
-        lstm::backward(inp, out, weights, gate, saved, dout, grads, need_input)
+        lstm::backward(inp, weights, gate, saved, dout, grads, need_input)
     }
     fn attention(
         &self,

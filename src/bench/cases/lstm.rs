@@ -48,11 +48,11 @@ pub fn backward<B: Backend>(m: &Maker<B>, layer: Layer) -> Result<Case<B>> {
     let b = m.b.clone();
     // Backward consumes what forward has saved, so every execution needs a forward pass before it.
     let prepare = move || {
-        let (out, saved) = b.lstm(&inp, &weights, gate, true)?;
+        let (_, saved) = b.lstm(&inp, &weights, gate, true)?;
         let saved = saved.expect("asked for");
         let (b, inp, weights, dout, slots) = (b.clone(), inp.clone(), weights.clone(), dout.clone(), slots.clone());
         let run = move || {
-            let dinp = b.lstm_backward(&inp, &out, &weights, gate, saved, &dout, Some(&slots), true)?;
+            let dinp = b.lstm_backward(&inp, &weights, gate, saved, &dout, Some(&slots), true)?;
             let each = |w: &LstmWeights<B>| [w.weight_ih.clone(), w.weight_hh.clone(), w.bias_ih.clone()];
             Ok(dinp.into_iter().chain(slots.iter().flat_map(each)).collect())
         };

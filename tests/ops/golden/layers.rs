@@ -176,11 +176,11 @@ fn check_bilstm<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<
     for layer in 0..case.size("layers") {
         let weights = [weights(layer, "")?, weights(layer, "_reverse")?];
         let (out, saved) = b.lstm(&x, &weights, gate, true)?;
-        layers.push((layer, std::mem::replace(&mut x, out.clone()), weights, out, saved.expect("saved")));
+        layers.push((layer, std::mem::replace(&mut x, out), weights, saved.expect("saved")));
     }
     judge.output(&format!("{}.y", case.name), &x, case.get("y"));
     let mut dout = up(b, case.get("gy"))?;
-    for (layer, inp, weights, out, saved) in layers.into_iter().rev() {
+    for (layer, inp, weights, saved) in layers.into_iter().rev() {
         let zeros = |w: &LstmWeights<B>| -> Result<LstmWeights<B>> {
             let zeros = |t: &Tensor<B>| b.zeros(t.shape());
             Ok(LstmWeights {
@@ -191,7 +191,7 @@ fn check_bilstm<B: Backend>(b: &B, case: &Case, judge: &mut Judge<B>) -> Result<
             })
         };
         let grads = [zeros(&weights[0])?, zeros(&weights[1])?];
-        let dinp = b.lstm_backward(&inp, &out, &weights, gate, saved, &dout, Some(&grads), true)?;
+        let dinp = b.lstm_backward(&inp, &weights, gate, saved, &dout, Some(&grads), true)?;
         dout = dinp.expect("the gradient of the input");
         for (grads, suffix) in grads.iter().zip(["", "_reverse"]) {
             let mut check = |part: &str, got: &Tensor<B>| {
