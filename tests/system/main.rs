@@ -2,6 +2,7 @@
 
 mod audit;
 mod boosting;
+mod checkpoints;
 mod cli;
 mod data_cli;
 mod data_dataset;
