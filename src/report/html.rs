@@ -41,7 +41,7 @@ figcaption{max-width:40rem;margin-top:.35rem;color:var(--muted);font-size:.86rem
 .scroll{overflow-x:auto}
 .scroll:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
 .table{margin:1.2rem 0}
-table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
+table{min-width:min(22rem,100%);border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding-bottom:.35rem}
 th,td{padding:.32rem .8rem .32rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);white-space:nowrap}
 td.w{white-space:normal;min-width:18rem}
