@@ -5,10 +5,13 @@ use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
-use epi_engine::config::Control;
+use epi_engine::config::{self, Control};
 use epi_engine::data::control::controlled;
+use epi_engine::data::demo::demo;
 use epi_engine::data::{Dataset, Side};
+use epi_engine::evaluate::{FoldScores, Options, Report, Scored, evaluate};
 use epi_engine::study::{CellState, Index};
+use epi_engine::train::session;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -419,5 +422,39 @@ fn the_bundled_checkpoint_gives_the_scores_that_its_folder_records() {
         let [value, low, high] = ["", "_low", "_high"].map(|end| scores[format!("{name}{end}")].as_f64().unwrap());
         let text = format!("{value:.3} [{low:.3}, {high:.3}]");
         assert!(card.contains(&text), "the card lacks {name} {text}");
+    }
+}
+
+/// Scores that know nothing, so that only the baselines of the report say something.
+fn baselines_only(kind: &str) -> Report {
+    let dataset = demo().unwrap();
+    let config = config::load("epsat", &[format!("split.kind={kind}")]).unwrap();
+    let split = session::make_split(&config, &dataset).unwrap();
+    let [test, validation] = [&split.test, &split.validation].map(|part| vec![0.5; part.len()]);
+    let fold = FoldScores {
+        split: &split,
+        part: Scored { samples: &split.test, scores: &test },
+        validation: Scored { samples: &split.validation, scores: &validation },
+    };
+    evaluate(dataset.table(), &[fold], &Options::default()).unwrap()
+}
+
+/// On random DNA nothing is left of an element but its identity. What that is worth where the released program's rows are drawn
+/// is what the element lookup scores on them; networks of the study stand beside this figure.
+#[test]
+fn names_alone_tell_the_labels_that_the_released_program_draws() {
+    let [leaky, sound] = ["paper-code", "chromosome"].map(baselines_only);
+    let lookup = |report: &Report, name: &str| report.lookup.get(name).0.unwrap();
+    assert!((lookup(&leaky, "aupr") - 0.9906).abs() < 5e-4, "AUPR {}", lookup(&leaky, "aupr"));
+    assert!((lookup(&leaky, "auroc") - 0.9364).abs() < 5e-4, "AUROC {}", lookup(&leaky, "auroc"));
+    assert!(leaky.lookup.get("aupr").1.is_none(), "one component holds nearly all pairs");
+    assert_eq!(lookup(&sound, "auroc"), 0.5);
+    assert!(sound.lookup.get("aupr").1.is_some());
+    for model in ["epsat", "epsat-random-dna", "speid", "speid-random-dna"] {
+        let run =
+            format!("{}/examples/study/runs/{model}/BENGI-all/paper-code/fold0of10-seed1", env!("CARGO_MANIFEST_DIR"));
+        let kept: Value = serde_json::from_slice(&read(Path::new(&run), "metrics.json")).unwrap();
+        let kept = kept["baselines"]["lookup"]["aupr"].as_f64().unwrap();
+        assert!((kept - lookup(&leaky, "aupr")).abs() < 1e-9, "{model}: the study's rows are other ones");
     }
 }
