@@ -421,8 +421,15 @@ impl Level {
 pub fn draw(found: &[Interaction], names: &[Vec<String>; 2], fdr: f64) -> String {
     const MOST: usize = 40;
     let mut svg = Svg::new();
-    let shown: Vec<&Interaction> = found.iter().filter(|i| i.block == BLOCKS[0].0 && i.q < fdr).take(MOST).collect();
-    svg.text(10.0, 18.0, 13.0, &format!("{} interactions below a false discovery rate of {fdr}", shown.len()));
+    let mut shown: Vec<&Interaction> = found.iter().filter(|i| i.block == BLOCKS[0].0 && i.q < fdr).collect();
+    let count = match shown.len() {
+        0 => "no interaction".to_string(),
+        1 => "1 interaction".to_string(),
+        n if n > MOST => format!("the strongest {MOST} of {n} interactions"),
+        n => format!("{n} interactions"),
+    };
+    shown.truncate(MOST);
+    svg.text(10.0, 18.0, 13.0, &format!("{count} of enhancer and promoter below a false discovery rate of {fdr}"));
     let side = |pick: fn(&Interaction) -> usize| {
         let mut list: Vec<usize> = shown.iter().map(|i| pick(i)).collect();
         list.sort_unstable();

@@ -60,7 +60,8 @@ impl Place {
     }
     /// For the head of a drawing.
     pub fn title(&self, side: usize) -> String {
-        format!("row {} {} {} ({})", self.row, SIDES[side], self.window(side), self.cell_line)
+        let place = self.contigs[side].as_ref().map_or(String::new(), |_| format!(" {}", self.window(side)));
+        format!("row {} {}{place} ({})", self.row, SIDES[side], self.cell_line)
     }
 }
 
