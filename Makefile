@@ -6,11 +6,12 @@ ENGINE = target/release/epi-engine
 RUNS ?= runs
 
 .PHONY: help build demo test test-full lint cuda-toolchain cuda-if-driver cuda-if-pip gpu-bundle study study-tables report-check \
-	bench-tables clean
+	bench-tables predictions clean
 
 NVCC = build/nvcc/nvidia/cu13/bin/nvcc
 NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
 	nvidia-cuda-cccl==13.0.85
+SASS_WHEELS = nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37
 FOUND_NVCC = test -n "$$EPI_NVCC$$CUDA_HOME" || command -v nvcc >/dev/null || test -x $(NVCC)
 
 help: ## this list
@@ -77,6 +78,12 @@ report-check: build ## reports of small runs and a small study in headless Chrom
 
 bench-tables: ## the tables of README.md and docs/benchmarks.md, from benches/results
 	@scripts/benchmarks.py tables
+
+predictions: cuda-toolchain build ## predicted times of the kernels, from their machine code, in docs/benchmarks.md
+	@test -x $(dir $(NVCC))cuobjdump || { python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+		--target build/nvcc/sass $(SASS_WHEELS) && mv build/nvcc/sass/nvidia/cu13/bin/* $(dir $(NVCC)) && rm -r build/nvcc/sass && \
+		chmod +x $(dir $(NVCC))*; }
+	@PATH="$(CURDIR)/$(dir $(NVCC)):$$PATH" scripts/predict.py
 
 clean: ## remove what was built and the runs of the demonstration
 	@$(CARGO) clean

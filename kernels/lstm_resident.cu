@@ -4,6 +4,8 @@
 //   forward   thread = 2 units x 4 gates x 25 of the 100 previous h;   backward   thread = 2 units x the 100 units of a gate
 // 200 weights a thread either way. The four slices meet by shuffles; slice c then finishes (unit c%2, sequence c/2) of the
 // pair, keeps its cell in a register and writes h (forward) or the gate gradients (backward) to double-buffered shared memory.
+// A thread holds its own unit and its own sequence first, the others second: which ones these are is decided by addresses when
+// weights and h are loaded, so the sums are exchanged without selecting among registers.
 // Variants: SEQ = 2 (half the blocks), SEQ = 1 (when blocks would leave multiprocessors idle).
 // Deterministic: slices are added as (0+2) + (1+3); same bits for SEQ = 1 and 2.
 // Source: Diamos et al. 2016, "Persistent RNNs".
@@ -18,6 +20,7 @@ constexpr int PART_PITCH = 28, STATE = SLICES * PART_PITCH; // 16-byte aligned s
 // shuffle, and own nothing.
 template <int SEQ> struct Seat {
     int slice, pair, unit, sequence;
+    int odd, upper; // whether the own unit is the pair's second, whether the own sequence is the block's second
     bool owner;
     EPI_DEVICE_MEMBER Seat(int count) {
         const bool works = threadIdx.x < SLICES * H / 2;
@@ -25,20 +28,26 @@ template <int SEQ> struct Seat {
         pair = works ? int(threadIdx.x) / SLICES : 0;
         unit = pair * 2 + slice % 2;
         sequence = slice / 2;
+        odd = slice % 2;
+        upper = SEQ == 2 ? sequence : 0;
         owner = works && sequence < min(SEQ, count);
     }
 };
 
-// partial[s*2+u]: this slice's share for sequence s and unit u of the pair. Returns the whole sum of the lane's own two.
-template <int SEQ> EPI_DEVICE float gather_slices(const float (&partial)[SEQ * 2], int slice) {
+// partial[s*2+u]: this slice's share, own sequence (s = 0) and own unit (u = 0) first. Returns the whole sum of the own two.
+template <int SEQ> EPI_DEVICE float gather_slices(const float (&partial)[SEQ * 2]) {
     float unit[2];
-    EPI_UNROLL for (int u = 0; u < 2; ++u) {
-        const float mine = SEQ == 2 && slice >= 2 ? partial[(SEQ - 1) * 2 + u] : partial[u];
-        const float theirs = SEQ == 2 && slice < 2 ? partial[(SEQ - 1) * 2 + u] : partial[u];
-        unit[u] = mine + __shfl_xor_sync(FULL_MASK, theirs, 2);
-    }
-    const bool odd = slice % 2 == 1;
-    return (odd ? unit[1] : unit[0]) + __shfl_xor_sync(FULL_MASK, odd ? unit[0] : unit[1], 1);
+    EPI_UNROLL for (int u = 0; u < 2; ++u) unit[u] = partial[u] + __shfl_xor_sync(FULL_MASK, partial[(SEQ - 1) * 2 + u], 2);
+    return unit[0] + __shfl_xor_sync(FULL_MASK, unit[1], 1);
+}
+
+// The four gates of one unit, H apart.
+EPI_DEVICE float4 gates_from(const float* at) { return make_float4(at[0], at[H], at[2 * H], at[3 * H]); }
+EPI_DEVICE void gates_to(const float4& value, float* at) {
+    at[0] = value.x;
+    at[H] = value.y;
+    at[2 * H] = value.z;
+    at[3 * H] = value.w;
 }
 
 template <int SEQ>
@@ -51,49 +60,61 @@ EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0,
     EPI_UNROLL for (int u = 0; u < 2; ++u)
         EPI_UNROLL for (int g = 0; g < 4; ++g)
             EPI_UNROLL for (int k = 0; k < PART; ++k)
-                w[u][g][k] = weight[(g * H + seat.pair * 2 + u) * H + seat.slice * PART + k];
+                w[u][g][k] = weight[(g * H + seat.pair * 2 + (u ^ seat.odd)) * H + seat.slice * PART + k];
     for (int i = int(threadIdx.x); i < 2 * SEQ * STATE; i += THREADS) state[i] = 0.0f;
 
     const int b = first + seat.sequence, last = p.time - 1;
     float cell = 0.0f;
     float4 ahead = make_float4(0.0f, 0.0f, 0.0f, 0.0f); // W x of the next step
-    if (seat.owner) ahead = load_gates(gates, p, direction, b, direction == 0 ? 0 : last, seat.unit);
+    // Where this step reads and writes: pointers that move with time.
+    const int first_step = direction == 0 ? 0 : last, forth = direction == 0 ? 1 : -1;
+    float* gates_now = gates + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
+    float* cell_now = cells + row_at(p, direction, b, first_step) * H + seat.unit;
+    float* out_now = out + output_at(p, direction, b, first_step) + seat.unit;
+    if (seat.owner) ahead = gates_from(gates_now);
     for (int step = 0; step < p.time; ++step) {
         __syncthreads();
         const float* previous = state + step % 2 * SEQ * STATE + seat.slice * PART_PITCH;
         float4 a = ahead;
         if (seat.owner && step < last)
-            ahead = load_gates(gates, p, direction, b, direction == 0 ? step + 1 : last - step - 1, seat.unit);
+            ahead = gates_from(gates_now + forth * 4 * H);
 
         float partial[4][SEQ * 2];
         EPI_UNROLL for (int s = 0; s < SEQ; ++s) {
-            EPI_UNROLL for (int i = 0; i < 8; ++i) partial[i % 4][s * 2 + i / 4] = 0.0f;
+            const float* own = previous + (s ^ seat.upper) * STATE;
             EPI_UNROLL for (int k = 0; k < PART - 1; k += 4) {
-                const float4 h = *reinterpret_cast<const float4*>(previous + s * STATE + k);
+                const float4 h = *reinterpret_cast<const float4*>(own + k);
                 EPI_UNROLL for (int u = 0; u < 2; ++u) {
                     EPI_UNROLL for (int g = 0; g < 4; ++g) {
                         float& sum = partial[g][s * 2 + u];
-                        sum = fmaf(w[u][g][k], h.x, sum);
+                        sum = k == 0 ? w[u][g][k] * h.x : fmaf(w[u][g][k], h.x, sum);
                         sum = fmaf(w[u][g][k + 1], h.y, sum);
                         sum = fmaf(w[u][g][k + 2], h.z, sum);
                         sum = fmaf(w[u][g][k + 3], h.w, sum);
                     }
                 }
             }
-            const float h = previous[s * STATE + PART - 1];
+            const float h = own[PART - 1];
             EPI_UNROLL for (int i = 0; i < 8; ++i)
                 partial[i % 4][s * 2 + i / 4] = fmaf(w[i / 4][i % 4][PART - 1], h, partial[i % 4][s * 2 + i / 4]);
         }
-        a.x += gather_slices<SEQ>(partial[0], seat.slice);
-        a.y += gather_slices<SEQ>(partial[1], seat.slice);
-        a.z += gather_slices<SEQ>(partial[2], seat.slice);
-        a.w += gather_slices<SEQ>(partial[3], seat.slice);
+        a.x += gather_slices<SEQ>(partial[0]);
+        a.y += gather_slices<SEQ>(partial[1]);
+        a.z += gather_slices<SEQ>(partial[2]);
+        a.w += gather_slices<SEQ>(partial[3]);
         if (seat.owner) {
             const Cell now = lstm_cell(a, cell, p.hard);
             cell = now.c;
             state[((step + 1) % 2 * SEQ + seat.sequence) * STATE + seat.unit / PART * PART_PITCH + seat.unit % PART] = now.h;
-            store_state(now, p, direction, b, direction == 0 ? step : last - step, seat.unit, gates, cells, out);
+            out_now[0] = now.h;
+            if (p.save) {
+                gates_to(now.gate, gates_now);
+                cell_now[0] = now.c;
+            }
         }
+        gates_now += forth * 4 * H;
+        cell_now += forth * H;
+        out_now += forth * 2 * H;
     }
 }
 
@@ -103,14 +124,9 @@ struct Saved {
     float dout, previous; // previous: the cell before this step
 };
 
-EPI_DEVICE Saved load_saved(const LstmParams& p, int direction, int b, int step, int u, const float* gates, const float* cells,
-                            const float* dout) {
-    const int t = direction == 0 ? step : p.time - 1 - step, before = direction == 0 ? t - 1 : t + 1;
-    Saved saved;
-    saved.gate = load_gates(gates, p, direction, b, t, u);
-    saved.dout = dout[output_at(p, direction, b, t) + u];
-    saved.previous = step > 0 ? cells[row_at(p, direction, b, before) * H + u] : 0.0f;
-    return saved;
+// `previous` is the cell one step earlier, `none` at the first.
+EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* previous, bool none) {
+    return {gates_from(gates), dout[0], none ? 0.0f : previous[0]};
 }
 
 template <int SEQ>
@@ -121,48 +137,52 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
     const float* weight = direction == 0 ? weight0 : weight1;
     float w[2][H];
     EPI_UNROLL for (int u = 0; u < 2; ++u)
-        EPI_UNROLL for (int j = 0; j < H; ++j) w[u][j] = weight[(seat.slice * H + j) * H + seat.pair * 2 + u];
+        EPI_UNROLL for (int j = 0; j < H; ++j) w[u][j] = weight[(seat.slice * H + j) * H + seat.pair * 2 + (u ^ seat.odd)];
     for (int i = int(threadIdx.x); i < 2 * SEQ * 4 * H; i += THREADS) dgates[i] = 0.0f; // sequences beyond the batch stay 0
     __syncthreads();
 
     const int b = first + seat.sequence, last = p.time - 1;
     float dstate = 0.0f, dcell = 0.0f, cell = 0.0f;
     Saved ahead = {};
+    // Where this step reads and writes, from the last one on: pointers that move with time.
+    const int first_step = direction == 0 ? last : 0, back = direction == 0 ? -1 : 1;
+    float* gates_now = gates + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
+    const float* cell_now = cells + row_at(p, direction, b, first_step) * H + seat.unit;
+    const float* dout_now = dout + output_at(p, direction, b, first_step) + seat.unit;
     if (seat.owner) {
-        cell = cells[row_at(p, direction, b, direction == 0 ? last : 0) * H + seat.unit];
-        ahead = load_saved(p, direction, b, last, seat.unit, gates, cells, dout);
+        cell = cell_now[0];
+        ahead = saved_from(gates_now, dout_now, cell_now + back * H, last == 0);
     }
     for (int step = last; step >= 0; --step) {
         float* now = dgates + step % 2 * SEQ * 4 * H;
         if (seat.owner) {
             const Saved saved = ahead;
-            if (step > 0) ahead = load_saved(p, direction, b, step - 1, seat.unit, gates, cells, dout);
+            if (step > 0)
+                ahead = saved_from(gates_now + back * 4 * H, dout_now + back * 2 * H, cell_now + back * 2 * H, step == 1);
             const CellGradient g = cell_gradient(saved.gate, cell, saved.previous, saved.dout + dstate, dcell, p.hard);
             cell = saved.previous;
             dcell = g.dc;
-            float* to = now + seat.sequence * 4 * H + seat.unit;
-            to[0] = g.da.x;
-            to[H] = g.da.y;
-            to[2 * H] = g.da.z;
-            to[3 * H] = g.da.w;
-            store_gates(g.da, gates, p, direction, b, direction == 0 ? step : last - step, seat.unit);
+            gates_to(g.da, now + seat.sequence * 4 * H + seat.unit);
+            gates_to(g.da, gates_now);
         }
+        gates_now += back * 4 * H;
+        cell_now += back * H;
+        dout_now += back * 2 * H;
         __syncthreads();
         float partial[SEQ * 2];
         EPI_UNROLL for (int s = 0; s < SEQ; ++s) {
-            partial[s * 2] = partial[s * 2 + 1] = 0.0f;
             EPI_UNROLL for (int j = 0; j < H; j += 4) {
-                const float4 d = *reinterpret_cast<const float4*>(now + s * 4 * H + seat.slice * H + j);
+                const float4 d = *reinterpret_cast<const float4*>(now + (s ^ seat.upper) * 4 * H + seat.slice * H + j);
                 EPI_UNROLL for (int u = 0; u < 2; ++u) {
                     float& sum = partial[s * 2 + u];
-                    sum = fmaf(w[u][j], d.x, sum);
+                    sum = j == 0 ? w[u][j] * d.x : fmaf(w[u][j], d.x, sum);
                     sum = fmaf(w[u][j + 1], d.y, sum);
                     sum = fmaf(w[u][j + 2], d.z, sum);
                     sum = fmaf(w[u][j + 3], d.w, sum);
                 }
             }
         }
-        dstate = gather_slices<SEQ>(partial, seat.slice);
+        dstate = gather_slices<SEQ>(partial);
     }
 }
 

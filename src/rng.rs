@@ -189,6 +189,10 @@ impl Permutation {
         let bits = 64 - n.saturating_sub(1).leading_zeros();
         Permutation { n, half: bits.div_ceil(2).max(1), seed, epoch }
     }
+    /// Bits of each half of the network.
+    pub fn half_bits(&self) -> u32 {
+        self.half
+    }
     /// Where position `i` of the order points to.
     pub fn at(&self, i: u64) -> u64 {
         assert!(i < self.n, "position {i} of an order of {}", self.n);

@@ -212,6 +212,7 @@ EPI_DEVICE uint32_t __brev(uint32_t x) {
     for (int i = 0; i < 32; ++i) out |= (x >> i & 1u) << (31 - i);
     return out;
 }
+EPI_DEVICE uint64_t __brevll(uint64_t x) { return uint64_t(__brev(uint32_t(x))) << 32 | __brev(uint32_t(x >> 32)); }
 template <class T> EPI_DEVICE T __ldg(const T* at) { return *at; }
 template <class T> EPI_DEVICE T min(T a, T b) { return b < a ? b : a; }
 template <class T> EPI_DEVICE T max(T a, T b) { return a < b ? b : a; }

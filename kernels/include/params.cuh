@@ -107,8 +107,22 @@ struct AdamParams {
     float beta1, beta2, eps, clip; // clip <= 0: none
 };
 
+/// Batches of a list of `samples`; windows hold `flank` bases more than their length on each side. Keyed: in the order of
+/// (seed, epoch), a Feistel network of two halves of `half` bits, with shifts up to `shift` and reverse complements.
+struct GatherParams {
+    uint64_t seed;
+    int samples, keyed, half, shift, reverse_complement, enhancer_length, promoter_length, flank;
+};
+
+/// One entry of a training list: the window of each side, the bases by which the split moved it, class and loss weight.
+struct OrderEntry {
+    uint32_t windows[2];
+    int shifts[2];
+    float label, weight;
+};
+
 #define EPI_PARAMS(X)                                                                                                  \
-    X(StepState, 24)                                                                                                   \
+    X(StepState, 28)                                                                                                   \
     X(DropoutParams, 24)                                                                                               \
     X(PositionSum, 12)                                                                                                 \
     X(Gemm, 40)                                                                                                        \
@@ -126,6 +140,8 @@ struct AdamParams {
     X(LatentParams, 8)                                                                                                 \
     X(ReadoutParams, 8)                                                                                                \
     X(LossParams, 16)                                                                                                  \
+    X(GatherParams, 40)                                                                                                \
+    X(OrderEntry, 24)                                                                                                  \
     X(ParamRange, 16)                                                                                                  \
     X(AdamParams, 32)
 

@@ -10,4 +10,5 @@ struct StepState {
     float bias_correction1; // 1 - beta1^step
     float bias_correction2; // 1 - beta2^step
     uint32_t batch_cursor;  // first sample of this batch in the epoch's order
+    uint32_t epoch;         // which the order and the draws of samples are keyed by
 };

@@ -13,11 +13,13 @@ pub mod cpu;
 pub mod cuda;
 pub mod device;
 pub mod dna;
+pub mod gather;
 pub mod reference;
 pub mod tensor;
 
 pub use device::{Device, DeviceChoice};
 pub use dna::DnaBatch;
+pub use gather::{Gathered, Order, OrderEntry, WindowSet, WindowSide};
 pub use tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
@@ -40,6 +42,8 @@ pub struct StepState {
     pub bias_correction2: f32,
     /// First sample of this batch in the epoch's order.
     pub batch_cursor: u32,
+    /// Epoch that the order and the draws of the batch's samples are keyed by.
+    pub epoch: u32,
 }
 
 /// One-hot convolution, normalisation, ReLU, max pooling and dropout of DNA, as one operator.
@@ -250,6 +254,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     type MaxPoolSaved: Send;
     /// What `lstm` keeps.
     type LstmSaved: Send;
+    /// Windows of a data set and a list of samples, in the device's own memory.
+    type Resident: Clone + Send + Sync;
+    /// Work that was recorded once, to be done again and again.
+    type Graph: Send;
 
     // ---- memory -----------------------------------------------------------------------------------------------
     /// Name of the device for people.
@@ -288,6 +296,28 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn add_assign(&self, dst: &Tensor<Self>, src: &Tensor<Self>) -> Result<()>;
     /// Waits for all work and reports any pending failure.
     fn synchronize(&self) -> Result<()>;
+
+    // ---- recorded steps ---------------------------------------------------------------------------------------
+    /// Puts the windows of a data set on the device, to gather batches from; `None` where that is of no use, or where it
+    /// would leave less than `reserve` bytes of the device's memory.
+    fn upload_windows(&self, _set: &WindowSet<'_>, _reserve: usize) -> Result<Option<Self::Resident>> {
+        Ok(None)
+    }
+    /// The same windows with another list of samples.
+    fn with_order(&self, resident: &Self::Resident, order: &Order) -> Result<Self::Resident>;
+    /// The `batch` samples from position `batch_cursor` of the step record on, in the order of its `epoch`: bit for bit what
+    /// `data::EpochPlan` makes on the host.
+    fn gather(&self, resident: &Self::Resident, batch: usize, step: &Self::Step) -> Result<Gathered<Self>>;
+    /// Slot `history[philox_step % n] = value`, `history` `[n]`, `value` `[1]`: kept on the device, to be read later.
+    fn log_value(&self, history: &Tensor<Self>, value: &Tensor<Self>, step: &Self::Step) -> Result<()>;
+    /// Records what `work` asks for without doing it; `None` where the device cannot. Everything `work` uses must have been
+    /// there before and stay as long as the graph; it has been done once already, so that its memory is at hand; it reads
+    /// nothing back, uploads nothing, and nothing that it makes outlives it. Other memory is never touched by a replay.
+    fn capture(&self, _work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Self::Graph>> {
+        Ok(None)
+    }
+    /// Does recorded work, with the same bits as if it were asked for anew.
+    fn replay(&self, graph: &Self::Graph) -> Result<()>;
 
     // ---- DNA convolution block --------------------------------------------------------------------------------
     /// `out[b,p,c] = dropout(max_{j<pool} relu(affine(Σ_{k,a} weight[c,a,k] · onehot[b, p*pool+j+k, a])))`.

@@ -84,6 +84,7 @@ impl<B: Backend> Maker<B> {
             bias_correction1: 0.34,
             bias_correction2: 0.004,
             batch_cursor: 0,
+            epoch: 0,
         };
         b.write_step(&step, &state)?;
         let normals = Rc::new((0..65_537).map(|_| stream.normal() as f32).collect());

@@ -4,6 +4,7 @@ pub mod cases;
 pub mod data;
 mod eplae_cases;
 pub mod kernels;
+pub mod plan;
 pub mod statistics;
 pub mod step;
 

@@ -89,7 +89,7 @@ pub fn run<B: Backend>(backend: &B, config: &ModelConfig, bench: &StepBench) -> 
     let mut loss = f32::NAN;
     let mut train = || -> Result<f64> {
         let started = Instant::now();
-        optimizer.begin(backend, 1e-3, 0)?;
+        optimizer.begin(backend, 1e-3, 0, 0)?;
         let batch = upload()?;
         let mut tape = Tape::training(backend, optimizer.step_record(), 1);
         let bound = parameters.bind(&tape)?;

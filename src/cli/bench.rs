@@ -6,10 +6,12 @@ use clap::Subcommand;
 
 use super::Output;
 use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, Device, DeviceChoice, device};
+use crate::backend::cuda::{Cuda, Precision};
+use crate::backend::{Backend, DType, Device, DeviceChoice, device};
 use crate::bench::cases::Size;
 use crate::bench::data::{self, DataBench};
 use crate::bench::kernels::{self, KernelBench, Row};
+use crate::bench::plan;
 use crate::bench::step::{self, StepBench};
 use crate::config::ModelConfig;
 use crate::error::Error;
@@ -56,13 +58,14 @@ struct Compute {
 }
 
 impl Compute {
-    fn open(&self) -> crate::Result<(ModelConfig, Device)> {
+    fn model(&self) -> crate::Result<ModelConfig> {
         if self.batch == 0 {
             return Err(Error::config("--batch", "nothing to time in an empty batch: at least 1"));
         }
-        let config = config::load(&self.model, &self.settings)?;
-        let (device, _) = Device::open(self.device, device::precision(&self.precision)?, 0)?;
-        Ok((config.model, device))
+        Ok(config::load(&self.model, &self.settings)?.model)
+    }
+    fn open(&self) -> crate::Result<Device> {
+        Ok(Device::open(self.device, device::precision(&self.precision)?, 0)?.0)
     }
 }
 
@@ -77,6 +80,9 @@ struct KernelArgs {
     /// What an earlier `bench kernels --json` printed, or a file of benches/results: adds speed-ups over it
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Instead of timing, list what a card with N multiprocessors would be asked to do (for scripts/predict.py)
+    #[arg(long, value_name = "N")]
+    plan: Option<usize>,
     /// Seconds of executions per primitive (at least 5 executions, at most 100)
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
@@ -123,9 +129,8 @@ fn kernels(args: &KernelArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let compute = &args.compute;
     let earlier = args.compare.as_deref().map(kernels::read).transpose()?;
     kernels::chosen::<Cpu>(&args.filter)?; // before anything takes time
-    let (model, device) = compute.open()?;
     let (mut epsat, mut speid, mut autoencoder) = Default::default();
-    match model {
+    match compute.model()? {
         ModelConfig::Epsat(model) => epsat = model,
         ModelConfig::Speid(model) => speid = model,
         ModelConfig::Eplae(model) => autoencoder = model,
@@ -141,6 +146,17 @@ fn kernels(args: &KernelArgs, out: &Output) -> anyhow::Result<ExitCode> {
     if size.positions() == 0 {
         return Err(Error::config("--enhancer-length", "nothing to time: the windows are too short").into());
     }
+    if let Some(multiprocessors) = args.plan {
+        let bf16 = device::precision(&compute.precision)? == DType::BF16;
+        let noting = Cuda::noting(multiprocessors)?.with_precision(if bf16 { Precision::Bf16 } else { Precision::F32 });
+        let planned = plan::run(&noting, &size, &args.filter)?;
+        for case in &planned {
+            out.line(format!("{:<27} {} launches", case.name, case.launches.len()));
+        }
+        out.document(&planned);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let device = compute.open()?;
     let slack = if compute.precision == "bf16" { 1.0 / 32.0 } else { 16.0 * f64::from(f32::EPSILON) };
     let bench = KernelBench { size, filter: args.filter.clone(), seconds: args.seconds, slack };
     let rows = on_device!(&device, backend => {
@@ -176,7 +192,7 @@ fn show(out: &Output, row: &Row, earlier: Option<&[Row]>) {
 
 fn step(args: &StepArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let compute = &args.compute;
-    let (model, device) = compute.open()?;
+    let (model, device) = (compute.model()?, compute.open()?);
     let bench = StepBench {
         precision: compute.precision.clone(),
         batch: compute.batch,

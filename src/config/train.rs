@@ -46,6 +46,8 @@ pub struct TrainConfig {
     pub checkpoint_every: u32,
     /// Steps between lines of the log.
     pub log_every: u32,
+    /// Keep the data set on the device and replay a recorded step, where the device can; the bits are the same without.
+    pub graph: bool,
     /// Seed of weights, order, augmentation and dropout.
     pub seed: u64,
     /// `f32` or `bf16`.
@@ -74,6 +76,7 @@ impl Default for TrainConfig {
             evaluate_every: 0,
             checkpoint_every: 200,
             log_every: 10,
+            graph: true,
             seed: 1,
             precision: "f32".into(),
             device: "auto".into(),

@@ -1,7 +1,7 @@
 //! Batches: which rows, in which order, how moved and how weighted. Every batch is a function of (seed, epoch, index),
 //! so a run resumes by number and no state is kept here.
 
-use crate::backend::DnaBatch;
+use crate::backend::{DnaBatch, Order, OrderEntry};
 use crate::data::augment::{Augmentation, Draw};
 use crate::data::{Dataset, Sample, Side};
 use crate::rng::Permutation;
@@ -166,6 +166,17 @@ impl EpochPlan {
         let Some(seed) = self.seed else { return (&self.samples[position], Draw::default()) };
         let entry = Permutation::new(self.samples.len() as u64, seed, epoch).at(position as u64) as usize;
         (&self.samples[entry], self.augmentation.draw(seed, epoch, position as u64))
+    }
+    /// The same list and order for a device that makes its batches itself.
+    pub fn order(&self, dataset: &Dataset) -> Order {
+        let entry = |s: &Sample| OrderEntry {
+            windows: [dataset.window_of(Side::Enhancer, s.enhancer), dataset.window_of(Side::Promoter, s.promoter)],
+            shifts: s.shift.map(i32::from),
+            label: f32::from(s.label),
+            weight: self.class_weights[usize::from(s.label)],
+        };
+        let Augmentation { shift, reverse_complement } = self.augmentation;
+        Order { entries: self.samples.iter().map(entry).collect(), seed: self.seed, shift, reverse_complement }
     }
     /// Makes batch `index` of `epoch`; `out` keeps its buffers.
     ///

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::backend::DnaBatch;
+use crate::backend::{DnaBatch, WindowSet, WindowSide};
 use crate::data::format::{self, HEADER, Header, Placement, Tables};
 use crate::data::table::{PairTable, Side};
 use crate::data::window::{NO_MASK, Plane, Windows, copy_window, index, words};
@@ -332,6 +332,24 @@ impl Dataset {
         (plane(at), plane(at + sizes[i]), known)
     }
 
+    /// Every stored window, for a device that keeps them all.
+    pub fn window_set(&self) -> WindowSet<'_> {
+        let payload = &self.storage.bytes()[self.header.payload_offset as usize..];
+        let side = |side: Side| {
+            let (i, bytes) = (index(side), 8 * words(self.header.width(side)));
+            let [planes, masks] = [self.header.windows.map(|n| 2 * n as usize), self.header.masks.map(|n| n as usize)];
+            let before = 8 * words(self.header.width(Side::Enhancer));
+            let masks_at = planes[0] * before + planes[1] * 8 * words(self.header.width(Side::Promoter));
+            let [planes_at, masks_at] = [[0, masks_at], [planes[0] * before, masks_at + masks[0] * before]][i];
+            WindowSide {
+                length: self.header.lengths[i] as usize,
+                planes: &payload[planes_at..][..planes[i] * bytes],
+                masks: &payload[masks_at..][..masks[i] * bytes],
+                mask_of: &self.tables.mask_of[i],
+            }
+        };
+        WindowSet { sides: [side(Side::Enhancer), side(Side::Promoter)], flank: self.flank() }
+    }
     /// Writes the window of an element into sequence `b` of a batch: moved by `shift` bases along the forward strand
     /// (N beyond the stored flank), then reverse-complemented if asked.
     ///

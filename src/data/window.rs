@@ -6,8 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::table::Side;
 
-/// Marks a window without N in [`Windows::mask_of`].
-pub const NO_MASK: u32 = u32::MAX;
+pub use crate::backend::gather::NO_MASK;
 
 /// Words of one plane of a window of `width` bases.
 pub fn words(width: usize) -> usize {

@@ -12,7 +12,7 @@ pub use speid::Speid;
 
 use crate::autograd::ops::weighted_sum;
 use crate::autograd::{Tape, Var};
-use crate::backend::{Attention, Backend, DnaBatch, DnaConv, Tensor};
+use crate::backend::{Attention, Backend, DnaBatch, DnaConv, Gathered, Tensor};
 use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::nn::{Bound, Parameters, Spec};
@@ -59,6 +59,11 @@ impl<B: Backend> DeviceBatch<B> {
             len,
             soft: None,
         })
+    }
+    /// The next `len` samples of a data set on the device, from where `step` says.
+    pub fn gather(backend: &B, resident: &B::Resident, len: usize, step: &B::Step) -> Result<Self> {
+        let Gathered { dna: [enhancer, promoter], lengths, labels, weights } = backend.gather(resident, len, step)?;
+        Ok(DeviceBatch { enhancer, promoter, lengths, labels, weights, len, soft: None })
     }
     /// A batch of soft windows `[B,L,4]` without labels.
     pub fn soft(backend: &B, windows: [Var<B>; 2]) -> Result<Self> {

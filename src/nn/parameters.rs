@@ -266,8 +266,9 @@ impl<B: Backend> Optimizer<B> {
         }
         Ok(())
     }
-    /// Opens the next step: writes the step record that forward, backward and update read.
-    pub fn begin(&mut self, backend: &B, lr: f32, batch_cursor: u32) -> Result<()> {
+    /// Opens the next step: writes the step record that forward, backward and update read. The batch begins at position
+    /// `batch_cursor` of the order of `epoch`.
+    pub fn begin(&mut self, backend: &B, lr: f32, epoch: u32, batch_cursor: u32) -> Result<()> {
         self.count += 1;
         let correction = |beta: f32| (1.0 - f64::from(beta).powi((self.count - self.origin) as i32)) as f32;
         let state = StepState {
@@ -277,6 +278,7 @@ impl<B: Backend> Optimizer<B> {
             bias_correction1: correction(self.adam.beta1),
             bias_correction2: correction(self.adam.beta2),
             batch_cursor,
+            epoch,
         };
         backend.write_step(&self.step, &state)
     }

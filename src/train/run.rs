@@ -4,17 +4,16 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{RunFolder, State, Stopping};
-use crate::autograd::Tape;
-use crate::backend::{Adam, Backend, Tensor};
+use super::{KEPT_LOSSES, Learner, RunFolder, State, Step, Stopping};
+use crate::backend::{Adam, Backend};
 use crate::config::{self, BestBy, Config, Phase, TrainConfig};
-use crate::data::batch::{Batch, EpochPlan};
+use crate::data::batch::EpochPlan;
 use crate::data::split::Split;
 use crate::data::{Augmentation, Balance, Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::evaluate::{Scores, score};
 use crate::metrics;
-use crate::models::{DeviceBatch, Model, Network};
+use crate::models::{Model, Network};
 use crate::nn::{Optimizer, Parameters, Spec};
 
 /// What a step looked like, for a progress display.
@@ -59,18 +58,16 @@ pub struct Outcome {
     pub state: State,
 }
 
-/// A training run: data, model, optimiser, folder.
+/// A training run: data, network with optimiser, folder.
 pub struct Training<'a, B: Backend> {
     backend: &'a B,
-    model: Network,
+    learner: Learner<B>,
     config: &'a TrainConfig,
     dataset: &'a Dataset,
     phases: Vec<Phase>,
     /// Training list of each phase.
     plans: Vec<EpochPlan>,
     validation: EpochPlan,
-    parameters: Parameters<B>,
-    optimizer: Optimizer<B>,
     folder: RunFolder,
     state: State,
 }
@@ -151,19 +148,11 @@ impl<'a, B: Backend> Training<'a, B> {
         }
         folder.cut_metrics(state.step)?;
         let validation = EpochPlan::evaluation(validation, t.batch);
-        let mut training = Training {
-            backend,
-            model,
-            config: t,
-            dataset,
-            phases,
-            plans,
-            validation,
-            parameters,
-            optimizer,
-            folder,
-            state,
-        };
+        let mut learner = Learner::new(backend, model, parameters, optimizer, t.seed)?;
+        if t.graph {
+            learner.place(dataset, &plans)?;
+        }
+        let mut training = Training { backend, learner, config: t, dataset, phases, plans, validation, folder, state };
         training.enter_phase()?;
         Ok(training)
     }
@@ -189,10 +178,12 @@ impl<'a, B: Backend> Training<'a, B> {
     /// Applies the settings of the phase that the state names.
     fn enter_phase(&mut self) -> Result<()> {
         let phase = &self.phases[self.state.phase];
-        self.model.set_objective(phase.objective)?;
-        self.parameters.set_l2(phase.l2);
-        self.parameters.freeze(&[""], false);
-        self.parameters.freeze(&phase.frozen.iter().map(String::as_str).collect::<Vec<_>>(), true);
+        self.learner.forget_recording();
+        self.learner.model.set_objective(phase.objective)?;
+        let parameters = &mut self.learner.parameters;
+        parameters.set_l2(phase.l2);
+        parameters.freeze(&[""], false);
+        parameters.freeze(&phase.frozen.iter().map(String::as_str).collect::<Vec<_>>(), true);
         Ok(())
     }
     /// Goes on to the next phase, with the best weights of this one and fresh moments; ends training after the last.
@@ -203,7 +194,7 @@ impl<'a, B: Backend> Training<'a, B> {
             return Ok(());
         }
         self.load_best()?;
-        self.optimizer.restart(self.backend)?;
+        self.learner.optimizer.restart(self.backend)?;
         if self.state.batch > 0 {
             (self.state.epoch, self.state.batch) = (self.state.epoch + 1, 0);
         }
@@ -221,19 +212,17 @@ impl<'a, B: Backend> Training<'a, B> {
     }
     /// The model's tensors as they are now.
     pub fn parameters(&self) -> &Parameters<B> {
-        &self.parameters
+        &self.learner.parameters
     }
     /// The network.
     pub fn model(&self) -> &Network {
-        &self.model
+        &self.learner.model
     }
 
     /// Trains to the end, to early stopping or to an interruption; the folder then holds a checkpoint of that moment.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let started = Instant::now();
         let (first_step, mut samples) = (self.state.step, 0u64);
-        let mut batch = Batch::new();
-        let mut pending: Vec<Tensor<B>> = Vec::new();
         let mut shown_loss = None;
         let rate = |samples: u64| samples as f64 / started.elapsed().as_secs_f64().max(1e-9);
         if !self.state.finished && self.state.step >= self.phase_end() {
@@ -244,10 +233,11 @@ impl<'a, B: Backend> Training<'a, B> {
         while !self.state.finished {
             let (total, plan) = (self.total_steps(), &self.plans[self.state.phase]);
             let batches = plan.batches();
-            plan.fill(self.dataset, self.state.epoch, self.state.batch, &mut batch);
-            pending.push(self.step(&batch)?);
-            samples += batch.len() as u64;
-            self.state.samples += batch.len() as u64;
+            let (list, lr) = (self.state.phase, self.phase().lr);
+            let (epoch, batch) = (self.state.epoch, self.state.batch);
+            let seen = self.learner.step(&Step { dataset: self.dataset, plan, list, epoch, batch, lr })? as u64;
+            samples += seen;
+            self.state.samples += seen;
             self.state.step += 1;
             self.state.batch += 1;
             let epoch_ends = self.state.batch == batches;
@@ -260,8 +250,8 @@ impl<'a, B: Backend> Training<'a, B> {
                 self.config.checkpoint_every > 0 && self.state.step.is_multiple_of(self.config.checkpoint_every);
             let stops = observer.interrupted();
             let logs = self.state.step.is_multiple_of(self.config.log_every.max(1)) || evaluates;
-            if logs || saves || stops {
-                self.collect(&mut pending)?;
+            if logs || saves || stops || self.learner.pending() == KEPT_LOSSES {
+                self.collect()?;
             }
             if logs {
                 shown_loss = self.log_training(rate(samples))?;
@@ -309,26 +299,11 @@ impl<'a, B: Backend> Training<'a, B> {
         })
     }
 
-    /// One optimiser step; the loss `[1]` stays on the device.
-    fn step(&mut self, batch: &Batch) -> Result<Tensor<B>> {
-        let cursor = (self.state.batch * self.config.batch) as u32;
-        self.optimizer.begin(self.backend, self.phase().lr, cursor)?;
-        let device =
-            DeviceBatch::upload(self.backend, &batch.enhancer, &batch.promoter, &batch.labels, &batch.weights)?;
-        let mut tape = Tape::training(self.backend, self.optimizer.step_record(), self.config.seed);
-        let bound = self.parameters.bind(&tape)?;
-        let output = self.model.forward(&mut tape, &bound, &device)?;
-        let one = self.backend.from_f32(&[1.0], &[1])?;
-        tape.backward(&output.loss, one)?;
-        self.optimizer.update(&self.parameters)?;
-        Ok(output.loss.value().clone())
-    }
-
     /// Reads the losses that are still on the device; the first that is not finite ends the run.
-    fn collect(&mut self, pending: &mut Vec<Tensor<B>>) -> Result<()> {
-        let first = self.state.step + 1 - pending.len() as u32;
-        for (i, loss) in pending.drain(..).enumerate() {
-            let loss = f64::from(self.backend.to_f32(&loss)?[0]);
+    fn collect(&mut self) -> Result<()> {
+        let losses = self.learner.take_losses()?;
+        let first = self.state.step + 1 - losses.len() as u32;
+        for (i, loss) in losses.into_iter().map(f64::from).enumerate() {
             if !loss.is_finite() {
                 let kept = match self.state.tensors.is_empty() {
                     true => "no checkpoint had been written yet".to_string(),
@@ -377,6 +352,7 @@ impl<'a, B: Backend> Training<'a, B> {
             self.save_best()?;
             return Ok(());
         }
+        self.learner.forget_recording(); // scoring gets its memory
         let scores = self.score(&self.validation, "validation", observer)?;
         let labels: Vec<u8> = self.validation.samples()[..scores.probabilities.len()].iter().map(|s| s.label).collect();
         let values: Vec<f64> = scores.probabilities.iter().map(|&p| f64::from(p)).collect();
@@ -417,7 +393,7 @@ impl<'a, B: Backend> Training<'a, B> {
     }
 
     fn save_best(&self) -> Result<()> {
-        self.folder.write_with("best.safetensors", |out, path| self.parameters.write_safetensors(out, path))
+        self.folder.write_with("best.safetensors", |out, path| self.learner.parameters.write_safetensors(out, path))
     }
 
     /// Scores a plan with the parameters as they are now.
@@ -425,15 +401,15 @@ impl<'a, B: Backend> Training<'a, B> {
         let limit = (self.config.max_steps > 0).then_some(self.config.max_steps as usize);
         let total = plan.len() as u64;
         let mut tick = |done| observer.scoring(part, done, total);
-        score(self.backend, &self.model, &self.parameters, self.dataset, plan, limit, &mut tick)
+        score(self.backend, &self.learner.model, &self.learner.parameters, self.dataset, plan, limit, &mut tick)
     }
 
     /// Puts the weights of the best evaluation in place.
     pub fn load_best(&mut self) -> Result<()> {
-        self.parameters.load_safetensors(&self.folder.file("best.safetensors"))
+        self.learner.parameters.load_safetensors(&self.folder.file("best.safetensors"))
     }
 
     fn save(&mut self) -> Result<()> {
-        self.state.save(&self.folder, self.backend, &self.parameters, &self.optimizer)
+        self.state.save(&self.folder, self.backend, &self.learner.parameters, &self.learner.optimizer)
     }
 }

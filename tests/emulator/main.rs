@@ -1,6 +1,8 @@
 //! Tests of the emulator and of the device layer under it: what it must report, and what it must not.
 
 #[cfg(emulator)]
+mod graph;
+#[cfg(emulator)]
 mod intrinsics;
 #[cfg(emulator)]
 mod layer;

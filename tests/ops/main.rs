@@ -12,6 +12,7 @@ mod conv_transpose1d;
 mod dna_conv;
 mod dna_conv1d;
 mod elementwise;
+mod gather;
 mod golden;
 mod linear;
 mod loss;

@@ -15,6 +15,7 @@ mod evaluation;
 mod explain;
 mod layering;
 mod metrics;
+mod recorded;
 mod report;
 mod splits;
 mod study;

@@ -29,11 +29,12 @@ mod simd;
 pub use memory::Buffer;
 pub use simd::Isa;
 
+use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{
     Adam, Attention, Backend, BatchNorm, ClassLoss, Conv1d, DType, DnaAffine, DnaBatch, DnaConv, DnaConvGrads, Gate,
-    LstmWeights, Range, ReadoutNorm, StepState,
+    Gathered, LstmWeights, Order, Range, ReadoutNorm, StepState,
 };
 use crate::error::{Error, Result};
 use crate::rng::{Dropout, Noise};
@@ -163,6 +164,8 @@ impl Backend for Cpu {
     type DnaConvSaved = dna_conv::Saved;
     type MaxPoolSaved = pool::Winners;
     type LstmSaved = lstm::Saved;
+    type Resident = Infallible; // its memory is where the data set is mapped
+    type Graph = Infallible;
 
     fn name(&self) -> String {
         format!("cpu ({}, {} threads)", self.isa().name(), rayon::current_num_threads())
@@ -204,6 +207,22 @@ impl Backend for Cpu {
     fn write_step(&self, step: &Step, state: &StepState) -> Result<()> {
         *step.0.write().unwrap_or_else(PoisonError::into_inner) = *state;
         Ok(())
+    }
+    fn with_order(&self, resident: &Infallible, _order: &Order) -> Result<Infallible> {
+        match *resident {}
+    }
+    fn gather(&self, resident: &Infallible, _batch: usize, _step: &Step) -> Result<Gathered<Self>> {
+        match *resident {}
+    }
+    fn log_value(&self, history: &Tensor, value: &Tensor, step: &Step) -> Result<()> {
+        let (value, slot) = (self.read(value)[0], step.read().philox_step as usize % history.len());
+        // SAFETY: the slot is ours.
+        let history = unsafe { self.slot(history) };
+        history[slot] = value;
+        Ok(())
+    }
+    fn replay(&self, graph: &Infallible) -> Result<()> {
+        match *graph {}
     }
     fn fill_zero(&self, dst: &Tensor) -> Result<()> {
         let y = self.ptr(dst);

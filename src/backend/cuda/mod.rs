@@ -27,6 +27,7 @@ mod batch_norm;
 mod conv1d;
 mod dna_conv;
 mod elementwise;
+mod gather;
 mod gemm;
 mod loss;
 mod lstm;
@@ -72,6 +73,10 @@ impl Cuda {
     /// Opens the emulator; see [`Device::emulator`].
     pub fn emulator(flavour: Flavour, seed: u64) -> Result<Cuda> {
         Device::emulator(flavour, seed).map(Self::on)
+    }
+    /// A device that does nothing and notes what a card with so many multiprocessors would be asked.
+    pub fn noting(multiprocessors: usize) -> Result<Cuda> {
+        Device::emulator(Flavour::Note { multiprocessors }, 0).map(Self::on)
     }
     /// The backend on an open device, in f32.
     pub fn on(device: Arc<Device>) -> Cuda {
@@ -144,6 +149,8 @@ impl Backend for Cuda {
     type DnaConvSaved = dna_conv::Saved;
     type MaxPoolSaved = pool::Winners;
     type LstmSaved = lstm::Saved;
+    type Resident = gather::Resident;
+    type Graph = device::Graph;
 
     fn name(&self) -> String {
         let precision = match self.precision {
@@ -188,10 +195,31 @@ impl Backend for Cuda {
         dna_conv::upload(self, batch)
     }
     fn new_step(&self) -> Result<Self::Step> {
-        Ok(Arc::new(self.upload(&[StepState::default()])?))
+        let step = Arc::new(self.scratch::<StepState>(1)?);
+        self.write_step(&step, &StepState::default())?;
+        Ok(step)
     }
     fn write_step(&self, step: &Self::Step, state: &StepState) -> Result<()> {
-        self.device.write(step, 0, bytemuck::bytes_of(state))
+        launch!(self, "write_step", [1, 1, 1], 32, 0; *state, step.address())
+    }
+    fn upload_windows(&self, set: &WindowSet<'_>, reserve: usize) -> Result<Option<Self::Resident>> {
+        gather::upload(self, set, reserve)
+    }
+    fn with_order(&self, resident: &Self::Resident, order: &Order) -> Result<Self::Resident> {
+        gather::with_order(self, resident, order)
+    }
+    fn gather(&self, resident: &Self::Resident, batch: usize, step: &Self::Step) -> Result<Gathered<Self>> {
+        gather::gather(self, resident, batch, step)
+    }
+    fn log_value(&self, history: &Tensor<Self>, value: &Tensor<Self>, step: &Self::Step) -> Result<()> {
+        let slots = int("log_value", history.len())?;
+        launch!(self, "log_value", [1, 1, 1], 32, 0; slots, step.address(), at(value), at(history))
+    }
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Self::Graph>> {
+        self.device.capture(work).map(Some)
+    }
+    fn replay(&self, graph: &Self::Graph) -> Result<()> {
+        graph.replay()
     }
     fn fill_zero(&self, dst: &Tensor<Self>) -> Result<()> {
         elementwise::fill_zero(self, dst)

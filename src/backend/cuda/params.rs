@@ -63,6 +63,11 @@ params! {
     ReadoutParams { batch: i32, channels: i32 }
     /// Losses on `[batch,logits]`; see kernels/loss.cu for `kind`.
     LossParams { batch: i32, logits: i32, classes: i32, kind: i32 }
+    /// Batches of a list of `samples`; see kernels/gather.cu.
+    GatherParams {
+        seed: u64, samples: i32, keyed: i32, half: i32, shift: i32, reverse_complement: i32, enhancer_length: i32,
+        promoter_length: i32, flank: i32,
+    }
     /// One range of the flat parameter buffer.
     ParamRange { offset: i32, len: i32, l2: f32, frozen: i32 }
     /// Adam over `count` elements in `chunks` of `chunk`; `clip <= 0`: none.
@@ -87,11 +92,12 @@ mod tests {
     #[test]
     fn both_sides_agree_on_every_size() {
         let kernels = crate::backend::cuda::device::params_sizes();
-        let step = ("StepState", size_of::<crate::backend::StepState>());
-        for &(name, size) in super::SIZES.iter().chain([&step]) {
+        use crate::backend::{OrderEntry, StepState};
+        let shared = [("StepState", size_of::<StepState>()), ("OrderEntry", size_of::<OrderEntry>())];
+        for &(name, size) in super::SIZES.iter().chain(&shared) {
             let theirs = kernels.iter().find(|(theirs, _)| *theirs == name);
             assert_eq!(theirs.map(|(_, size)| *size), Some(size), "{name}");
         }
-        assert_eq!(kernels.len(), super::SIZES.len() + 1, "{kernels:?}");
+        assert_eq!(kernels.len(), super::SIZES.len() + shared.len(), "{kernels:?}");
     }
 }

@@ -7,6 +7,7 @@ mod batch_norm;
 mod conv1d;
 mod dna_conv;
 mod elementwise;
+mod gather;
 mod linear;
 mod loss;
 mod lstm;
@@ -60,6 +61,8 @@ impl<T: Real> Backend for Reference<T> {
     type DnaConvSaved = dna_conv::Saved<T>;
     type MaxPoolSaved = pool::Winners;
     type LstmSaved = lstm::Saved<T>;
+    type Resident = gather::Resident;
+    type Graph = std::convert::Infallible;
 
     fn name(&self) -> String {
         format!("reference {}", T::NAME)
@@ -109,6 +112,23 @@ impl<T: Real> Backend for Reference<T> {
     }
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+    fn upload_windows(&self, set: &WindowSet<'_>, _reserve: usize) -> Result<Option<Self::Resident>> {
+        Ok(Some(gather::upload(set)))
+    }
+    fn with_order(&self, resident: &Self::Resident, order: &Order) -> Result<Self::Resident> {
+        Ok(gather::with_order(resident, order))
+    }
+    fn gather(&self, resident: &Self::Resident, batch: usize, step: &Self::Step) -> Result<Gathered<Self>> {
+        gather::gather(resident, batch, step)
+    }
+    fn log_value(&self, history: &Tensor<Self>, value: &Tensor<Self>, step: &Self::Step) -> Result<()> {
+        let (value, slot) = (read(value)[0], step.read().philox_step as usize % history.len());
+        update(history, |history| history[slot] = value);
+        Ok(())
+    }
+    fn replay(&self, graph: &Self::Graph) -> Result<()> {
+        match *graph {}
     }
     fn dna_conv(
         &self,

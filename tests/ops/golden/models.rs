@@ -138,7 +138,7 @@ fn run<B: Backend>(b: &B, fixture: &Fixture, network: &Network, judge: &mut Judg
     let thrown = full_size(fixture) && network.name() == "eplae";
     let losses = &fixture.get("adam.losses").values[..if thrown { 1 } else { 3 }];
     for (step, &expected) in losses.iter().enumerate() {
-        optimizer.begin(b, constant("lr"), 0)?;
+        optimizer.begin(b, constant("lr"), 0, 0)?;
         let mut tape = Tape::training(b, optimizer.step_record(), 0).keep_activation_gradients();
         let bound = parameters.bind(&tape)?;
         let output = network.forward(&mut tape, &bound, &batch)?;

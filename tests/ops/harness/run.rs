@@ -108,6 +108,7 @@ pub fn test_step() -> StepState {
         bias_correction1: (1.0 - beta1.powi(4)) as f32,
         bias_correction2: (1.0 - beta2.powi(4)) as f32,
         batch_cursor: 0,
+        epoch: 0,
     }
 }
 

@@ -10,20 +10,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A GPU or the emulator, open and with all kernels loaded. Its work is done in the order in which it was asked for.
 pub struct Device {
     name: String,
-    pool: Pool,
+    pub(super) pool: Pool,
     functions: HashMap<&'static str, Function>,
     /// Kernel and shape of the latest launch, for errors that surface later.
     latest: Mutex<(&'static str, Shape)>,
     /// `EPI_LAUNCHED=FILE`: names of the kernels launched, added to the file when the device is dropped.
     launched: Option<(PathBuf, Mutex<BTreeSet<&'static str>>)>,
     /// `EPI_SYNC=1`: wait after each launch, so that an error names the kernel that caused it.
-    waits: bool,
-    driver: Driver,
+    pub(super) waits: bool,
+    /// Work is being recorded.
+    pub(super) capturing: AtomicBool,
+    pub(super) driver: Driver,
 }
 
 /// Shape of a launch: blocks, threads per block, bytes of dynamic shared memory.
@@ -85,14 +88,14 @@ impl Device {
     }
 
     fn with(driver: Driver, functions: HashMap<&'static str, Function>) -> Arc<Device> {
-        let nothing = Shape { grid: [0; 3], block: [0; 3], shared: 0 };
         Arc::new(Device {
             name: driver.name(),
             pool: Pool::default(),
             functions,
-            latest: Mutex::new(("", nothing)),
+            latest: Mutex::new(("", nothing())),
             launched: std::env::var_os("EPI_LAUNCHED").map(|file| (file.into(), Mutex::default())),
             waits: std::env::var_os("EPI_SYNC").is_some_and(|v| v == "1"),
+            capturing: AtomicBool::new(false),
             driver,
         })
     }
@@ -117,8 +120,13 @@ impl Device {
     pub fn usage(&self) -> Usage {
         self.pool.usage()
     }
+    /// Bytes that can still be allocated, as far as the driver knows now.
+    pub fn free_memory(&self) -> usize {
+        self.driver.memory().0 + self.pool.usage().kept
+    }
     /// Gives memory that is kept for reuse back to the driver.
     pub fn trim(&self) -> Result<()> {
+        self.not_recorded("giving memory back")?;
         self.pool.trim(&self.driver)
     }
 
@@ -133,12 +141,14 @@ impl Device {
 
     /// Copies `from` into `memory` from byte `offset` on.
     pub fn write(&self, memory: &Memory, offset: usize, from: &[u8]) -> Result<()> {
+        self.not_recorded("a copy from the host")?;
         let at = self.range("write", memory, offset, from.len())?;
         // SAFETY: `range` has checked it.
         unsafe { self.driver.write(at, from) }.map_err(|e| self.blame("write", e))
     }
     /// Copies from byte `offset` of `memory` on into `to`; waits for all work.
     pub fn read(&self, to: &mut [u8], memory: &Memory, offset: usize) -> Result<()> {
+        self.not_recorded("a copy to the host")?;
         let at = self.range("read", memory, offset, to.len())?;
         // SAFETY: `range` has checked it.
         unsafe { self.driver.read(to, at) }.map_err(|e| self.blame("read", e))
@@ -190,19 +200,25 @@ impl Device {
         if shape.grid.contains(&0) {
             return Ok(()); // nothing to do
         }
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = (name, shape);
+        self.note_launch(name, shape);
         if let Some((_, names)) = &self.launched {
             names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
         }
         let mut pointers: Vec<*mut c_void> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
         // SAFETY: sizes are checked above, the rest is the caller's promise.
         unsafe { self.driver.launch(function, shape, &mut pointers) }
-            .and_then(|()| if self.waits { self.driver.synchronize() } else { Ok(()) })
+            .and_then(|()| if self.waits && self.not_recorded("").is_ok() { self.driver.synchronize() } else { Ok(()) })
             .map_err(|e| Error::Device(format!("{name} ({shape}) on {}: {e}", self.name)))
+    }
+
+    /// Remembers a launch for errors that surface later.
+    pub(super) fn note_launch(&self, name: &'static str, shape: Shape) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = (name, shape);
     }
 
     /// Waits for all work and reports what failed.
     pub fn synchronize(&self) -> Result<()> {
+        self.not_recorded("waiting")?;
         self.driver.synchronize().map_err(|e| self.blame("synchronize", e))
     }
 
@@ -212,6 +228,11 @@ impl Device {
         let hint = if self.waits || kernel.is_empty() { "" } else { "; EPI_SYNC=1 finds the kernel that failed" };
         Error::Device(format!("{what}{after} on {}: {error}{hint}", self.name))
     }
+}
+
+/// The shape of what is no launch.
+pub(super) fn nothing() -> Shape {
+    Shape { grid: [0; 3], block: [0; 3], shared: 0 }
 }
 
 impl Drop for Device {

@@ -1,6 +1,7 @@
 //! The two things that can run kernels, behind one set of calls.
 
 use super::emulator::Emulated;
+use super::graph::Recorded;
 use super::real::Card;
 use crate::error::Result;
 
@@ -11,7 +12,9 @@ pub enum Driver {
 }
 
 /// A kernel that has been found.
+#[derive(Clone)]
 pub struct Function {
+    pub name: &'static str,
     /// Handle of the driver or address in the emulator.
     pub handle: usize,
     /// Bytes of each argument.
@@ -21,7 +24,7 @@ pub struct Function {
 }
 
 /// Shape of a launch.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -95,6 +98,24 @@ impl Driver {
     pub unsafe fn launch(&self, function: &Function, shape: Shape, args: &mut [*mut std::ffi::c_void]) -> Result<()> {
         // SAFETY: as promised by the caller.
         both!(self, d => unsafe { d.launch(function, shape, args) })
+    }
+    /// From here on, launches, fills and copies are recorded and not done.
+    pub fn begin_capture(&self) -> Result<()> {
+        both!(self, d => d.begin_capture())
+    }
+    /// Ends it, however the work went.
+    pub fn end_capture(&self) -> Result<Recorded> {
+        both!(self, d => d.end_capture())
+    }
+    /// # Safety
+    /// The memory that the recorded work uses is still there.
+    pub unsafe fn replay(&self, recorded: &Recorded) -> Result<()> {
+        // SAFETY: as promised by the caller.
+        both!(self, d => unsafe { d.replay(recorded) })
+    }
+    /// Gives a recording back, once.
+    pub fn forget(&self, recorded: &Recorded) {
+        both!(self, d => d.forget(recorded))
     }
     pub fn synchronize(&self) -> Result<()> {
         both!(self, d => d.synchronize())

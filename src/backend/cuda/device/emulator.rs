@@ -1,8 +1,11 @@
 //! The emulator as a driver (kernels/emulator): the same kernels, compiled for this processor.
 
 use super::driver::{Function, Shape};
+use super::graph::{Recorded, Work};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// How closely the emulator looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub enum Flavour {
     Fast,
     /// Every memory access is checked: bounds, initialisation, races, missing waits. Ten times slower.
     Check,
+    /// Nothing is done; launches are noted as a card with so many multiprocessors would get them.
+    Note { multiprocessors: usize },
 }
 
 /// Whether this program contains the emulator.
@@ -20,6 +25,10 @@ pub const EMULATOR: bool = cfg!(emulator);
 pub struct Emulated {
     flavour: Flavour,
     seed: u64,
+    /// What is being recorded.
+    recording: Mutex<Option<Vec<Work>>>,
+    /// Next address when nothing is done.
+    next: AtomicU64,
 }
 
 #[cfg(emulator)]
@@ -96,7 +105,8 @@ mod linked {
 
     impl Emulated {
         pub fn new(flavour: Flavour, seed: u64) -> Result<Self> {
-            Ok(Emulated { flavour, seed })
+            let noted = matches!(flavour, Flavour::Note { .. }).then(Vec::new);
+            Ok(Emulated { flavour, seed, recording: Mutex::new(noted), next: AtomicU64::new(1 << 40) })
         }
         fn check(&self) -> c_int {
             (self.flavour == Flavour::Check).into()
@@ -120,9 +130,14 @@ mod linked {
                 let count = ffi::epi_emulator_kernel_args(found, &mut sizes);
                 std::slice::from_raw_parts(sizes, count)
             };
-            Ok(Function { handle: found as usize, sizes: sizes.iter().map(|&s| s as usize).collect(), shared: 0 })
+            let sizes = sizes.iter().map(|&s| s as usize).collect();
+            Ok(Function { name: kernel, handle: found as usize, sizes, shared: 0 })
         }
         pub fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
+            if self.notes() {
+                let room = bytes.next_multiple_of(256) as u64;
+                return Ok(Some(self.next.fetch_add(room, Ordering::Relaxed)));
+            }
             let mut address = std::ptr::null_mut();
             let result = call(|error, room| {
                 // SAFETY: `error` has `room` bytes.
@@ -136,6 +151,9 @@ mod linked {
             }
         }
         pub fn free(&self, address: u64) -> Result<()> {
+            if self.notes() {
+                return Ok(());
+            }
             // SAFETY: the emulator knows its buffers and refuses other addresses.
             call(|e, room| unsafe { ffi::epi_emulator_free(self.check(), address as *mut c_void, e, room) })
         }
@@ -146,26 +164,45 @@ mod linked {
             (free, total)
         }
         pub unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
+            if self.notes() {
+                return Ok(());
+            }
             let (n, from) = (from.len(), from.as_ptr().cast());
             // SAFETY: the host side is a slice; the emulator checks its own side.
             call(|e, room| unsafe { ffi::epi_emulator_write(self.check(), to as *mut c_void, from, n, e, room) })
         }
         pub unsafe fn read(&self, to: &mut [u8], from: u64) -> Result<()> {
+            if self.notes() {
+                to.fill(0);
+                return Ok(());
+            }
             let (n, to) = (to.len(), to.as_mut_ptr().cast());
             // SAFETY: the host side is a slice; the emulator checks its own side.
             call(|e, room| unsafe { ffi::epi_emulator_read(self.check(), to, from as *const c_void, n, e, room) })
         }
         pub unsafe fn fill(&self, to: u64, byte: u8, n: usize) -> Result<()> {
+            if self.recorded(|| Work::Fill { to, byte, bytes: n }) {
+                return Ok(());
+            }
             // SAFETY: the emulator checks the range.
             call(|e, room| unsafe { ffi::epi_emulator_fill(self.check(), to as *mut c_void, byte.into(), n, e, room) })
         }
         pub unsafe fn copy(&self, to: u64, from: u64, n: usize) -> Result<()> {
+            if self.recorded(|| Work::Copy { to, from, bytes: n }) {
+                return Ok(());
+            }
             // SAFETY: the emulator checks both ranges.
             call(|e, room| unsafe {
                 ffi::epi_emulator_copy(self.check(), to as *mut c_void, from as *const c_void, n, e, room)
             })
         }
         pub unsafe fn launch(&self, function: &Function, shape: Shape, args: &mut [*mut c_void]) -> Result<()> {
+            // SAFETY: the device has checked that the arguments have the sizes of the kernel's.
+            let bytes = |(at, &n): (&*mut c_void, &usize)| unsafe { std::slice::from_raw_parts(at.cast(), n) }.to_vec();
+            let copies = || args.iter().zip(&function.sizes).map(bytes).collect();
+            if self.recorded(|| Work::Launch { function: function.clone(), shape, args: copies() }) {
+                return Ok(());
+            }
             let (grid, block) = (shape.grid.as_ptr(), shape.block.as_ptr());
             let result = call(|error, room| {
                 // SAFETY: `handle` is a kernel, `args` has the count and sizes it wants (checked by the device).
@@ -207,7 +244,7 @@ mod linked {
     }
     impl Emulated {
         pub fn new(flavour: Flavour, seed: u64) -> Result<Self> {
-            let _ = Emulated { flavour, seed };
+            let _ = Emulated { flavour, seed, recording: Mutex::default(), next: AtomicU64::new(0) };
             absent()
         }
         pub fn shared_limit(&self) -> usize {
@@ -251,6 +288,7 @@ pub use linked::params_sizes;
 impl Emulated {
     pub fn name(&self) -> String {
         match (self.flavour, self.seed) {
+            (Flavour::Note { multiprocessors }, _) => format!("launches for {multiprocessors} multiprocessors"),
             (Flavour::Fast, 0) => "emulator".into(),
             (Flavour::Check, 0) => "emulator (check)".into(),
             (Flavour::Fast, seed) => format!("emulator (schedule {seed})"),
@@ -258,12 +296,54 @@ impl Emulated {
         }
     }
     pub fn multiprocessors(&self) -> usize {
-        4 // few blocks a launch keep it fast; more than one keeps it honest
+        match self.flavour {
+            Flavour::Note { multiprocessors } => multiprocessors,
+            _ => 4, // few blocks a launch keep it fast; more than one keeps it honest
+        }
     }
     pub fn pools(&self) -> bool {
-        self.flavour == Flavour::Fast
+        self.flavour != Flavour::Check
+    }
+    /// Whether nothing is to be done.
+    fn notes(&self) -> bool {
+        matches!(self.flavour, Flavour::Note { .. })
+    }
+    /// What was noted since the last call.
+    pub fn take_noted(&self) -> Vec<Work> {
+        let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        recording.as_mut().filter(|_| self.notes()).map_or_else(Vec::new, std::mem::take)
     }
     pub fn synchronize(&self) -> Result<()> {
         Ok(())
     }
+    /// Whether `work` was recorded, and so is not to be done now.
+    fn recorded(&self, work: impl FnOnce() -> Work) -> bool {
+        let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        recording.as_mut().map(|list| list.push(work())).is_some()
+    }
+    pub fn begin_capture(&self) -> Result<()> {
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        Ok(())
+    }
+    pub fn end_capture(&self) -> Result<Recorded> {
+        let list = self.recording.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Recorded::Emulator(list.unwrap_or_default()))
+    }
+    pub unsafe fn replay(&self, recorded: &Recorded) -> Result<()> {
+        let Recorded::Emulator(list) = recorded else { unreachable!("recorded by another driver") };
+        for work in list {
+            // SAFETY: as it was when this was recorded, by the caller's promise.
+            match work {
+                Work::Launch { function, shape, args } => {
+                    let mut args: Vec<*mut c_void> = args.iter().map(|a| a.as_ptr().cast_mut().cast()).collect();
+                    let name = |e| Error::Device(format!("{} ({shape}): {e}", function.name));
+                    unsafe { self.launch(function, *shape, &mut args) }.map_err(name)?;
+                }
+                &Work::Fill { to, byte, bytes } => unsafe { self.fill(to, byte, bytes) }?,
+                &Work::Copy { to, from, bytes } => unsafe { self.copy(to, from, bytes) }?,
+            }
+        }
+        Ok(())
+    }
+    pub fn forget(&self, _recorded: &Recorded) {}
 }

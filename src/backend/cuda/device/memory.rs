@@ -4,6 +4,7 @@
 
 use super::context::Device;
 use super::driver::Driver;
+use super::graph::Reserved;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,9 +55,11 @@ pub struct Usage {
 pub(super) struct Pool(Mutex<Rooms>);
 
 #[derive(Default)]
-struct Rooms {
+pub(super) struct Rooms {
     idle: HashMap<usize, Vec<u64>>,
     usage: Usage,
+    /// Memory of the recording that is under way.
+    capture: Option<Reserved>,
 }
 
 /// Rooms waste at most an eighth, so that sizes that differ a little share them.
@@ -69,10 +72,18 @@ impl Pool {
     pub fn alloc(&self, driver: &Driver, bytes: usize) -> Result<u64> {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = if driver.pools() { room(bytes) } else { bytes };
+        if let Some(address) = rooms.capture.as_mut().filter(|_| driver.pools()).and_then(|own| own.reuse(wanted)) {
+            return Ok(address);
+        }
         let address = match rooms.idle.get_mut(&wanted).and_then(Vec::pop) {
             Some(address) => {
                 rooms.usage.kept -= wanted;
                 address
+            }
+            None if rooms.capture.is_some() && driver.pools() => {
+                let message =
+                    format!("{bytes} bytes had to be allocated during the recording of a step on {}", driver.name());
+                return Err(Error::Device(message));
             }
             None => match driver.alloc(wanted)? {
                 Some(address) => address,
@@ -82,6 +93,9 @@ impl Pool {
                 }
             },
         };
+        if let Some(own) = &mut rooms.capture {
+            own.take(address);
+        }
         rooms.usage.current += wanted;
         rooms.usage.peak = rooms.usage.peak.max(rooms.usage.current);
         Ok(address)
@@ -90,13 +104,24 @@ impl Pool {
     pub fn free(&self, driver: &Driver, address: u64, bytes: usize) {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let size = if driver.pools() { room(bytes) } else { bytes };
-        rooms.usage.current -= size;
-        if driver.pools() {
-            rooms.usage.kept += size;
-            rooms.idle.entry(size).or_default().push(address);
-        } else if let Err(e) = driver.free(address) {
-            debug_assert!(false, "{e}"); // a destructor has nobody to tell
+        match &mut rooms.capture {
+            Some(own) => own.give(address, size),
+            None => rooms.give(driver, address, size),
         }
+    }
+
+    /// From here on memory is taken for a recording.
+    pub fn begin_capture(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).capture = Some(Reserved::default());
+    }
+    /// What the recording has taken.
+    pub fn end_capture(&self) -> Reserved {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).capture.take().unwrap_or_default()
+    }
+    /// Takes the memory of a recording back.
+    pub fn give_up(&self, driver: &Driver, mut own: Reserved) {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        own.drain().into_iter().for_each(|(size, address)| rooms.give(driver, address, size));
     }
 
     /// Gives kept memory back to the driver.
@@ -110,6 +135,15 @@ impl Pool {
 }
 
 impl Rooms {
+    fn give(&mut self, driver: &Driver, address: u64, size: usize) {
+        self.usage.current -= size;
+        if driver.pools() {
+            self.usage.kept += size;
+            self.idle.entry(size).or_default().push(address);
+        } else if let Err(e) = driver.free(address) {
+            debug_assert!(false, "{e}"); // a destructor has nobody to tell
+        }
+    }
     fn release(&mut self, driver: &Driver) -> Result<()> {
         driver.synchronize()?;
         self.usage.kept = 0;

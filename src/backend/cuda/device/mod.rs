@@ -5,6 +5,7 @@
 mod context;
 mod driver;
 mod emulator;
+mod graph;
 mod memory;
 pub mod modules;
 mod probe;
@@ -12,6 +13,7 @@ mod real;
 
 pub use context::{Device, Grid};
 pub use emulator::{EMULATOR, Flavour, params_sizes};
+pub use graph::{Graph, Noted};
 pub use memory::{Memory, Usage};
 pub use probe::{Card, Probe, probe};
 

@@ -3,6 +3,7 @@
 //! cudarc panics when the library or one of its symbols is missing; `probe` is therefore always asked first.
 
 use super::driver::{Function, Shape};
+use super::graph::Recorded;
 use super::modules::{self, IMAGES};
 use super::probe;
 use crate::error::{Error, Result};
@@ -124,7 +125,7 @@ impl Card {
         let shared =
             get("cuFuncGetAttribute", |p| unsafe { sys::cuFuncGetAttribute(p, attribute, function) })? as usize;
         self.functions.push((function, shared));
-        Ok(Function { handle: function as usize, sizes, shared })
+        Ok(Function { name: kernel, handle: function as usize, sizes, shared })
     }
 
     pub fn name(&self) -> String {
@@ -215,6 +216,37 @@ impl Card {
         }
         self.granted.store(self.info.shared, Ordering::Relaxed);
         Ok(())
+    }
+
+    pub fn begin_capture(&self) -> Result<()> {
+        self.bind()?;
+        // Other threads may do what they like meanwhile; this one is refused what a graph cannot hold.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as this.
+        check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) })
+    }
+    pub fn end_capture(&self) -> Result<Recorded> {
+        self.bind()?;
+        // SAFETY: the stream is being captured; the graph is instantiated, then no longer needed.
+        unsafe {
+            let graph = get("cuStreamEndCapture", |p| sys::cuStreamEndCapture(self.stream, p))?;
+            let exec = get("cuGraphInstantiate", |p| sys::cuGraphInstantiateWithFlags(p, graph, 0));
+            check("cuGraphDestroy", sys::cuGraphDestroy(graph))?;
+            Ok(Recorded::Real(exec? as usize))
+        }
+    }
+    pub unsafe fn replay(&self, recorded: &Recorded) -> Result<()> {
+        let Recorded::Real(exec) = recorded else { unreachable!("recorded by another driver") };
+        self.bind()?;
+        // SAFETY: the graph lives until `forget`, its memory by the caller's promise.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(*exec as sys::CUgraphExec, self.stream) })
+    }
+    pub fn forget(&self, recorded: &Recorded) {
+        let Recorded::Real(exec) = recorded else { unreachable!("recorded by another driver") };
+        if self.bind().is_ok() {
+            // SAFETY: made by `end_capture`; the driver waits for a replay that is under way. Errors have nobody to tell.
+            let _ = unsafe { sys::cuGraphExecDestroy(*exec as sys::CUgraphExec) };
+        }
     }
 
     pub fn synchronize(&self) -> Result<()> {

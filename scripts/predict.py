@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Predicted times of the kernels on cards that nobody has measured yet, from the kernels' own machine code.
+
+    predict.py [--check]          rewrites the predictions in docs/benchmarks.md
+
+Needs the program (ENGINE, default target/release/epi-engine) built with nvcc, the images of that build (IMAGES, default: the
+newest target/*/build/epi-engine-*/out/cuda) and cuobjdump with nvdisasm (`make predictions` fetches them).
+
+`bench kernels --plan` lists the launches of every primitive of an EPSAT step of 64. Of each kernel the loop with the most
+arithmetic is counted, instruction by instruction. A launch takes no less than the longest of
+  issue    its instructions, one a cycle in each of the four quarters of a multiprocessor,
+  tensor   its mma instructions, at the data sheet's rate (H100: at 62 % of it, which is what mma.sync reaches),
+  memory   the bytes that it must move, at 85 % of the data sheet's rate,
+stretched where its blocks do not fill whole waves; recurrences take their instructions plus a fixed latency a step. Not in
+the model: bank conflicts, stalls that other warps do not hide, caches. Expect a card to need 1.1 to 1.5 times as much.
+"""
+import argparse
+import collections
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- predicted:begin -->", "<!-- predicted:end -->"
+LAUNCH = 1.5e-6  # seconds between two kernels of a graph
+STEP_LATENCY = 190  # cycles of a recurrence step that nothing hides: barrier, shared memory, shuffles, activations
+
+# sms, Hz, bytes/s, tensor cycles of an m16n8k16 in a quarter, warps and blocks a multiprocessor, its shared memory
+Card = collections.namedtuple("Card", "name arch sms clock memory mma warps blocks shared")
+CARDS = [Card("RTX 3090", "sm_86", 82, 1.695e9, 936e9, 32.0, 48, 16, 100 << 10),
+         Card("H100", "sm_90", 132, 1.83e9, 3350e9, 4.0 / 0.62, 64, 32, 228 << 10)]
+
+# An EPSAT training step in primitives; convolutions at 3000 bases, both windows are 5000.
+STEP = {"dna_conv": 5 / 3, "dna_conv_backward": 5 / 3, "concat_length": 1, "slice_length": 2, "lstm": 2, "lstm_backward": 2,
+        "dropout": 2, "linear_qkv": 1, "linear_qkv_backward_input": 1, "linear_qkv_backward_weight": 1, "attention": 1,
+        "attention_backward": 1, "linear_mix": 1, "linear_mix_backward_input": 1, "linear_mix_backward_weight": 1,
+        "relu_backward": 1, "position_sum": 1, "position_sum_backward": 1, "readout_norm": 1, "readout_norm_backward": 1,
+        "class_loss": 1, "class_loss_backward": 1, "finish_gradients": 1, "adam": 1}
+
+
+# ------------------------------------------------------------ machine code ---
+class Kernel:
+    """Instructions, and the loop that does the work."""
+
+    def __init__(self, name, code, registers, shared):
+        self.name, self.registers, self.shared = name, registers, shared
+        loops = [(int(m.group(1), 16), at) for at, op, args in code
+                 for m in [re.search(r"0x([0-9a-f]+)", args)] if op.startswith("BRA") and m and int(m.group(1), 16) < at]
+        inside = lambda lo, hi: [op for at, op, _ in code if lo <= at <= hi]
+        work = lambda ops: sum(op.startswith(("FFMA", "HMMA")) for op in ops)
+        outer = max(loops, key=lambda l: (work(inside(*l)), l[1] - l[0]), default=(0, code[-1][0]))
+        inner = [l for l in loops if outer[0] <= l[0] and l[1] <= outer[1] and l != outer and work(inside(*l))]
+        nested = [op for l in inner for op in inside(*l)]
+        ops = inside(*outer)
+        self.issue, self.mma = len(ops) - len(nested), sum(op.startswith("HMMA") for op in ops)
+        self.ffma = work(ops) - self.mma - work(nested)
+        self.inner_issue, self.inner_ffma = len(nested), work(nested)
+
+    def share(self):
+        """Multiply-adds among the instructions of the working loop."""
+        return (self.ffma + self.inner_ffma) / max(1, self.issue + self.inner_issue)
+
+
+def kernels(images, arch):
+    found = {}
+    for image in sorted(images.glob("*.fatbin")):
+        dump = lambda what: subprocess.run(["cuobjdump", "-arch", arch, what, str(image)], check=True, capture_output=True,
+                                           text=True).stdout
+        usage = dict(re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", dump("-res-usage")))
+        name, code = None, {}
+        for line in dump("-sass").splitlines():
+            start = re.match(r"\s*Function : (\S+)", line)
+            op = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(\S+)\s*(.*?);", line)
+            if start:
+                name = start.group(1)
+                code[name] = []
+            elif op and name and not op.group(2).startswith("NOP"):
+                code[name].append((int(op.group(1), 16), op.group(2), op.group(3)))
+        for name, ops in code.items():
+            number = lambda what: int(re.search(what + r":(\d+)", usage.get(name, "")).group(1))
+            found[name] = Kernel(name, ops, number("REG"), number("SHARED"))
+    return found
+
+
+# ----------------------------------------------------------------- a launch ---
+def resident(card, kernel, launch):
+    """Blocks that fit a multiprocessor."""
+    warps = -(-launch["threads"] // 32)
+    registers = 65536 // (warps * (-(-kernel.registers * 32 // 256) * 256))
+    room = kernel.shared + launch["shared"] + 1024
+    return max(1, min(card.blocks, card.warps // warps, registers, card.shared // room))
+
+
+def stretch(card, kernel, launch):
+    """How much longer the last wave of blocks makes a launch."""
+    blocks, at_once = math.prod(launch["blocks"]), card.sms * resident(card, kernel, launch)
+    return math.ceil(blocks / at_once) * at_once / blocks if blocks > at_once else card.sms / min(blocks, card.sms)
+
+
+def moved(launch, width):
+    """Bytes of a launch whose parameters tell them; None otherwise. `width`: of the inputs of products."""
+    p, kernel = launch["params"], launch["kernel"]
+    if kernel.startswith("gemm_reduce"):
+        return None
+    if kernel.startswith("gemm_"):
+        m, n, k = p[:3]
+        return width * (m * k + k * n) + 4 * m * n * launch["blocks"][2]
+    if kernel == "to_bf16_rows":
+        return p[0] * (4 * p[1] + 2 * p[3])
+    if kernel in ("fill", "copy"):
+        return p[0] * (1 if kernel == "fill" else 2)
+    return None
+
+
+def seconds(card, kernel, launch, width):
+    """Lower bound of one launch, and what sets it; None where only the primitive's own cost can tell."""
+    p, name = launch["params"], launch["kernel"]
+    if name in ("fill", "copy"):
+        return moved(launch, width) / (0.85 * card.memory), "memory"
+    warps, blocks = -(-launch["threads"] // 32), math.prod(launch["blocks"])
+    quarters = 4 * card.sms
+    if name.startswith("lstm_resident"):
+        cycles = p[1] * (kernel.issue * -(-warps // 4) + STEP_LATENCY)
+        waves = math.ceil(blocks / (card.sms * resident(card, kernel, launch)))
+        return waves * cycles / card.clock, "recurrence"
+    memory = moved(launch, width)
+    times = {"memory": memory / (0.85 * card.memory)} if memory else {}
+    flops = None
+    if name.startswith("gemm_bf16"):
+        turns = -(-min(p[6], p[2]) // 32) * blocks * warps
+        times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
+    elif name.startswith("gemm_") and name != "gemm_reduce":
+        flops = 2 * p[0] * p[1] * p[2]
+        times["issue"] = flops / 64 / kernel.share()
+    elif re.match(r"attention_bf16_(forward|backward)", name):
+        turns = -(-p[7] // 64) * blocks * warps
+        times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
+    elif re.match(r"attention_(forward|backward)", name):
+        turns = -(-p[7] // 64) * blocks * warps
+        size = 32 if name.endswith("32") else 64
+        products = 2 if "forward" in name else 3 if "query" in name else 4
+        inner = products * 64 * 64 * size / warps / 32 / max(1, kernel.inner_ffma) * kernel.inner_issue
+        times["issue"] = turns * (kernel.issue + inner)
+    if not times:
+        return None
+    for what in ("issue", "tensor"):
+        if what in times:
+            times[what] *= stretch(card, kernel, launch) / quarters / card.clock
+    what = max(times, key=times.get)
+    return times[what], what
+
+
+def predict(card, code, case, width):
+    """Seconds of a primitive, and what sets most of them."""
+    total, by, rest = 0.0, collections.Counter(), False
+    for launch in case["launches"]:
+        total += LAUNCH
+        by["launches"] += LAUNCH
+        found = seconds(card, code.get(launch["kernel"]), launch, width)
+        if found is None:
+            rest = True
+            continue
+        total += found[0]
+        by[found[1]] += found[0]
+    if rest and not set(by) - {"launches", "memory"}:
+        # No launch with a formula of its own: what the contract asks for, every multiply-add an instruction.
+        main = max((code[l["kernel"]] for l in case["launches"] if l["kernel"] in code), key=lambda k: k.ffma, default=None)
+        share = max(0.1, main.share()) if main else 0.1
+        arithmetic = case["flops"] / 2 / 32 / share / (4 * card.sms) / card.clock
+        memory = case["bytes"] / (0.85 * card.memory)
+        total += max(arithmetic, memory)
+        by["memory" if memory > arithmetic else "issue"] += max(arithmetic, memory)
+    return total, by.most_common(1)[0][0]
+
+
+# ------------------------------------------------------------------- tables ---
+def plan(engine, card, precision):
+    out = subprocess.run([engine, "bench", "kernels", "--plan", str(card.sms), "--precision", precision, "--json"], check=True, capture_output=True, text=True).stdout
+    return {case["name"]: case for case in json.loads(out)}
+
+
+def table(engine, images):
+    code = {card.name: kernels(images, card.arch) for card in CARDS}
+    times = {}
+    for card in CARDS:
+        for precision, width in (("f32", 4), ("bf16", 2)):
+            for name, case in plan(engine, card, precision).items():
+                times[name, card.name, precision] = predict(card, code[card.name], case, width)
+    columns = [(card.name, precision) for card in CARDS for precision in ("f32", "bf16")]
+    lines = ["| primitive, times a step | " + " | ".join(f"{c}, {p}, ms" for c, p in columns) + " |",
+             "| --- |" + " --: |" * len(columns)]
+    total = collections.Counter()
+    for name, count in STEP.items():
+        cells = []
+        for column in columns:
+            ms, why = times[(name, *column)]
+            total[column] += 1e3 * ms * count
+            cells.append(f"{1e3 * ms:.3g} ({why})")
+        often = f", {count:.3g} x" if count != 1 else ""
+        lines.append(f"| `{name}`{often} | " + " | ".join(cells) + " |")
+    lines.append("| **whole step of 64** | " + " | ".join(f"**{total[c]:.2f}**" for c in columns) + " |")
+    lines += ["", "| recurrence, a step of time | " + " | ".join(f"{card.name}, µs" for card in CARDS) + " | registers |",
+              "| --- | --: | --: | --: |"]
+    for name in sorted(n for n in code[CARDS[0].name] if n.startswith("lstm_resident")):
+        per = [(code[card.name][name].issue * 2 + STEP_LATENCY) / card.clock * 1e6 for card in CARDS]
+        registers = "/".join(str(code[card.name][name].registers) for card in CARDS)
+        lines.append(f"| `{name}` | " + " | ".join(f"{us:.2f}" for us in per) + f" | {registers} |")
+    return "\n".join(lines)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--check", action="store_true", help="only say whether the table is up to date")
+    check = options.parse_args().check
+    engine = os.environ.get("ENGINE", str(ROOT / "target/release/epi-engine"))
+    found = sorted(ROOT.glob("target/*/build/epi-engine-*/out/cuda"), key=lambda p: p.stat().st_mtime)
+    images = pathlib.Path(os.environ["IMAGES"]) if "IMAGES" in os.environ else found[-1] if found else None
+    if images is None:
+        sys.exit("no images: build with nvcc first (make cuda-toolchain build)")
+    path = ROOT / "docs/benchmarks.md"
+    old = path.read_text()
+    if BEGIN not in old:
+        sys.exit(f"{path} has no line {BEGIN}")
+    head, rest = old.split(BEGIN)
+    new = head + BEGIN + "\n" + table(engine, images) + "\n" + END + rest.split(END)[1]
+    if check:
+        sys.exit(0 if new == old else f"{path}: predictions are out of date; run `make predictions`")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
