@@ -317,7 +317,7 @@ impl Study {
             if cross && group.cell_lines.iter().any(|l| l == "all") {
                 return wrong("cell_lines", format!("`{protocol}` tests one line: name lines, or `each`"));
             }
-            if cross != !group.train_on.is_empty() {
+            if cross == group.train_on.is_empty() {
                 let message = "cross-cell protocols need train_on (lines, or `others`); no other protocol takes it";
                 return wrong("train_on", message.into());
             }

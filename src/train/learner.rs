@@ -42,6 +42,9 @@ pub struct Learner<B: Backend> {
     resident: Vec<B::Resident>,
     /// A whole batch's step; recorded from the list of this number.
     graph: Option<(usize, B::Graph)>,
+    /// Whether a whole batch was learned since the recording was forgotten. What the first one makes to last (gradients, tables)
+    /// may lie in memory that it let go of, and would be missing in a recording; a second one finds what a recording finds.
+    settled: bool,
 }
 
 impl<B: Backend> Learner<B> {
@@ -55,8 +58,21 @@ impl<B: Backend> Learner<B> {
     ) -> Result<Self> {
         let (one, losses) = (backend.from_f32(&[1.0], &[1])?, backend.zeros(&[KEPT_LOSSES])?);
         let (backend, batch, pending) = (backend.clone(), Batch::new(), 0);
-        let (resident, graph) = (Vec::new(), None);
-        Ok(Learner { backend, model, parameters, optimizer, seed, one, losses, pending, batch, resident, graph })
+        let (resident, graph, settled) = (Vec::new(), None, false);
+        Ok(Learner {
+            backend,
+            model,
+            parameters,
+            optimizer,
+            seed,
+            one,
+            losses,
+            pending,
+            batch,
+            resident,
+            graph,
+            settled,
+        })
     }
     /// Puts the data set and its training lists on the device, if that is of use and leaves room for a step.
     pub fn place(&mut self, dataset: &Dataset, plans: &[EpochPlan]) -> Result<()> {
@@ -74,9 +90,10 @@ impl<B: Backend> Learner<B> {
         !self.resident.is_empty()
     }
     /// Gives the recorded step and its memory back. To be called before anything that a step depends on is exchanged, and
-    /// before other work that needs much memory; the next step is recorded anew.
+    /// before other work that needs much memory; the second step from there is recorded anew.
     pub fn forget_recording(&mut self) {
         self.graph = None;
+        self.settled = false;
     }
     /// Steps whose loss has not been read.
     pub fn pending(&self) -> usize {
@@ -104,6 +121,9 @@ impl<B: Backend> Learner<B> {
         self.learn_gathered(&resident, size)?;
         if whole {
             self.graph = None;
+            if !std::mem::replace(&mut self.settled, true) {
+                return Ok(size);
+            }
             let backend = self.backend.clone();
             let graph = backend.capture(&mut || self.learn_gathered(&resident, size))?;
             self.graph = graph.map(|graph| (list, graph));

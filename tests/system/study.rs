@@ -227,7 +227,7 @@ fn a_dry_run_tells_cells_budgets_and_time_and_writes_nothing() {
     let before = folder.path().read_dir().unwrap().count();
     let out = study(&file, &["--dry-run"]).assert().success().get_output().clone();
     let told = String::from_utf8_lossy(&out.stdout);
-    for words in ["epsat Tiny all chromosome fold 0/5 seed 1", "640", "192", "no data here", "3 cells", "left"] {
+    for words in ["epsat Tiny all chromosome fold 0/5 seed 1", "600", "192", "no data here", "3 cells", "left"] {
         assert!(told.contains(words), "{words} is missing:\n{told}");
     }
     let out = study(&file, &["--dry-run", "--json", "--scale", "0.1"]).assert().success().get_output().clone();

@@ -104,8 +104,9 @@ impl Reserved {
 }
 
 impl Device {
-    /// Records what `work` asks of this device without doing it. It must have been done once before: a recording may not ask
-    /// the driver for memory, nor wait, nor copy to or from the host, and nothing that it makes may outlive it.
+    /// Records what `work` asks of this device without doing it. It must have been done twice before (what the first time makes
+    /// to last may lie in memory that it let go of): a recording may not ask the driver for memory, nor wait, nor copy to or
+    /// from the host, and nothing that it makes may outlive it.
     ///
     /// # Errors
     /// Those of `work`, and one that names what it did of these.
