@@ -198,7 +198,7 @@ pub fn draw_bases<B: Backend>(place: &Place, base: &Base<B>, changes: &[Vec<f32>
         10.0,
         18.0,
         13.0,
-        &format!("log odds {:.4}; red raises, blue lowers by up to {limit:.4}", base.score.log_odds),
+        &format!("log odds {:.4}; red raises, blue lowers by up to {limit:.1e}", base.score.log_odds),
     );
     for side in 0..2 {
         let rows: Vec<Vec<f64>> =

@@ -136,7 +136,7 @@ fn mutagenesis<B: Backend>(
             .map(|s| s.log_odds - base.score.log_odds)
             .fold(0.0f32, |m, c| if c.abs() > m.abs() { c } else { m });
         out.line(format!(
-            "row {}: log odds {:.4}; {} copies in {seconds:.1} s ({:.0}/s), largest change {largest:.4}; {}",
+            "row {}: log odds {:.4}; {} copies in {seconds:.1} s ({:.0}/s), largest change {largest:.1e}; {}",
             place.row,
             base.score.log_odds,
             edits.len(),
