@@ -42,3 +42,9 @@ pub fn interval(replicates: impl IntoIterator<Item = Option<f64>>) -> Option<Int
     };
     Some(Interval { low: percentile(0.025), high: percentile(0.975) })
 }
+
+/// How many groups of equal size would tell as much as groups of these sizes: (Σn)² / Σn² (Kish's effective number).
+pub fn effective_groups(sizes: impl Iterator<Item = f64>) -> f64 {
+    let (sum, squares) = sizes.fold((0.0, 0.0), |(sum, squares), n| (sum + n, squares + n * n));
+    if squares > 0.0 { sum * sum / squares } else { 0.0 }
+}

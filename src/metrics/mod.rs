@@ -8,7 +8,7 @@ mod calibration;
 mod confusion;
 mod ranking;
 
-pub use bootstrap::{Interval, interval, resample};
+pub use bootstrap::{Interval, effective_groups, interval, resample};
 pub use calibration::{Bin, Calibration, calibration};
 pub use confusion::{Confusion, macro_f1_per_batch};
 pub use ranking::{Ranking, Scores};

@@ -1,6 +1,7 @@
 //! Everything that is computed along the samples in order of falling score.
 
 use super::Confusion;
+use super::bootstrap::effective_groups;
 use super::confusion::ratio;
 
 /// The scores of a test part. `None` where the data do not define one.
@@ -116,16 +117,14 @@ impl Ranking {
     pub fn groups(&self) -> u32 {
         self.sums.len() as u32
     }
-    /// How many groups of equal size would tell as much: (Σn)² / Σn² over group sizes n (Kish's effective number).
-    pub fn effective_groups(&self) -> f64 {
-        let sizes = || self.sums.iter().map(|s| s.positives + s.negatives);
-        let squares: f64 = sizes().map(|n| n * n).sum();
-        if squares > 0.0 { sizes().sum::<f64>().powi(2) / squares } else { 0.0 }
+    /// Number of samples of each group.
+    pub fn sizes(&self) -> impl Iterator<Item = f64> {
+        self.sums.iter().map(|s| s.positives + s.negatives)
     }
     /// Whether resampling groups says how far a score may be off. Where nearly all samples share a group every replicate is
     /// nearly the whole, and its interval would promise a certainty that nobody has.
     pub fn resamples(&self) -> bool {
-        self.effective_groups() >= 2.0
+        effective_groups(self.sizes()) >= 2.0
     }
     /// Number of samples in a replicate that holds group `g` `copies[g]` times.
     pub fn size(&self, copies: &[u32]) -> f64 {

@@ -65,7 +65,8 @@ pub fn gather<T: Real>(resident: &Resident, batch: usize, step: &Step) -> Result
         for (side, out) in dna.iter_mut().enumerate() {
             let (window, length) = (&resident.windows[side][entry.windows[side] as usize], resident.lengths[side]);
             let span = 2 * u64::from(order.shift) + 1;
-            let drawn = order.seed.map_or(0, |_| (u64::from(words[side]) * span >> 32) as i64 - i64::from(order.shift));
+            let drawn =
+                order.seed.map_or(0, |_| ((u64::from(words[side]) * span) >> 32) as i64 - i64::from(order.shift));
             let start = resident.flank as i64 + i64::from(entry.shifts[side]) + drawn;
             let base =
                 |i: usize| usize::try_from(start + i as i64).ok().and_then(|i| window.get(i).copied()).unwrap_or(4);

@@ -9,7 +9,7 @@ use super::baselines::{Distance, Lookup};
 use super::split::{Identity, PaperCounts, Shared, Split, SplitKind, SplitSpec, Units, paper_counts, split};
 use super::{PairTable, Sample, Side};
 use crate::Result;
-use crate::metrics::{Confusion, Interval, Ranking, Scores, interval, resample};
+use crate::metrics::{Confusion, Interval, Ranking, Scores, effective_groups, interval, resample};
 use rayon::prelude::*;
 
 /// What to audit.
@@ -273,7 +273,9 @@ impl Context<'_> {
             [over(|s| s.aupr), over(|s| s.auroc)]
         };
         let [aupr, auroc] = means(&vec![1; units as usize]);
-        let replicates = if units < 2 { 0 } else { self.spec.replicates };
+        let mut sizes = vec![0.0; units as usize];
+        folds.iter().for_each(|r| sizes.iter_mut().zip(r.sizes()).for_each(|(sum, n)| *sum += n));
+        let replicates = if effective_groups(sizes.into_iter()) < 2.0 { 0 } else { self.spec.replicates };
         let drawn = resample(units, replicates, self.spec.split.seed, means);
         let [aupr_interval, auroc_interval] = [0, 1].map(|i| interval(drawn.iter().map(|d| d[i])));
         Ranked { aupr, auroc, aupr_interval, auroc_interval }
