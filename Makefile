@@ -43,7 +43,7 @@ demo: cuda-if-driver build ## train EPSAT on real pairs and score unseen chromos
 	@$(ENGINE) synth --data demo --level additive --train 6144 --validation 512 --test 1024 --out $(RUNS)/planted.epi
 	@$(ENGINE) train --preset planted --data $(RUNS)/planted.epi --split column:split --out $(RUNS)/planted
 
-study: build ## the runs of docs/study.md: about 4 hours on two AVX2 cores, resumable; DATA=DIR holds what is not bundled
+study: build ## the runs of docs/study.md: about 2 hours on two AVX2 cores, resumable; DATA=DIR holds what is not bundled
 	@$(ENGINE) study examples/study.toml --out $(RUNS)/study $(if $(DATA),--data-dir $(DATA)) $(if $(SCALE),--scale $(SCALE))
 
 study-tables: ## examples/study and the table of docs/study.md, from the folder of a study
