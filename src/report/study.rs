@@ -104,19 +104,23 @@ const STATES: [CellState; 6] = [
 
 fn verdict(index: &Index, series: &[Series]) -> String {
     let done = index.cells.iter().filter(|c| c.state == CellState::Done).count();
-    let above = |s: &&Series| {
+    // Whether it lies above guessing, beyond its interval; `None` without one.
+    let above = |s: &Series| {
         let ((_, interval), base) = (s.score("aupr"), s.score("base_rate").0);
-        interval.zip(base).is_some_and(|(i, base)| i.low > base)
+        interval.zip(base).map(|(i, base)| i.low > base)
     };
     let scored = |leaky: bool| {
         series.iter().filter(move |s| s.scored.is_some() && s.leaky() == leaky && s.dataset != "planted" && !s.control)
     };
-    let said = |leaky: bool, name: &str| match scored(leaky).count() {
-        0 => String::new(),
-        n => format!(
-            " {name}: {} of {n} results with an AUPR above what guessing gives.",
-            scored(leaky).filter(above).count()
-        ),
+    let said = |leaky: bool, name: &str| {
+        let judged: Vec<Option<bool>> = scored(leaky).map(above).collect();
+        let count = |what: Option<bool>| judged.iter().filter(|&&j| j == what).count();
+        let (yes, without) = (count(Some(true)), count(None));
+        let blind = if without > 0 { format!(" ({without} more have no interval)") } else { String::new() };
+        match judged.len() {
+            0 => String::new(),
+            n => format!(" {name}: {yes} of {} results with an AUPR above what guessing gives{blind}.", n - without),
+        }
     };
     let lookup = scored(true).filter_map(|s| s.scored.as_ref()?.lookup[1].0).fold(f64::MIN, f64::max);
     let lookup = match lookup > f64::MIN {
