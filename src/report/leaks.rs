@@ -162,7 +162,7 @@ pub fn across(series: &[Series], ids: &mut Ids) -> Section {
     }
     if section.tables.is_empty() {
         section.missing(
-            "across",
+            "across-auroc",
             "The study holds no model that is scored on another line than it was trained on.",
             None,
         );
