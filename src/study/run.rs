@@ -272,18 +272,7 @@ fn network(config: &Config, dataset: &Dataset, path: &Path, mut watch: CellWatch
         let (fold, outcome) = session::train_fold(backend, &config, dataset, split, &folder, resume, &mut watch)?;
         session::report(&config, dataset, &[fold], &folder, Some(&outcome))?;
     });
-    drop_moments(path)
-}
-
-/// Removes the optimiser's moments of a run that is over: half of what it takes on disk, and only resuming reads them.
-fn drop_moments(run: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(run).map_err(Error::io(run))? {
-        let path = entry.map_err(Error::io(run))?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("optimizer-")) {
-            std::fs::remove_file(&path).map_err(Error::io(&path))?;
-        }
-    }
-    Ok(())
+    train::State::drop_tensors(&folder)
 }
 
 /// Grows the trees that are missing, and scores.

@@ -3,6 +3,8 @@
 //! `optimizer-<step>.safetensors` holds parameters, statistics and Adam's moments of one step; `state.json` names it and is
 //! replaced last, in one move. So a crash at any instant leaves the old checkpoint or the new one, whole.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::{RunFolder, Stopping};
@@ -83,21 +85,16 @@ impl State {
         folder.write_with("last.safetensors", |out, path| parameters.write_safetensors(out, path))?;
         folder.write_json("state.json", self)?;
         if !old.is_empty() && old != self.tensors {
-            let path = folder.file(&old);
-            std::fs::remove_file(&path).or_else(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(Error::io(&path)(e)),
-            })?;
+            remove(&folder.file(&old))?;
         }
         Ok(())
     }
-    /// Reads the current checkpoint into `parameters` and `optimizer`; `None` if the run never wrote one.
-    pub fn load<B: Backend>(
-        folder: &RunFolder,
-        backend: &B,
-        parameters: &Parameters<B>,
-        optimizer: &mut Optimizer<B>,
-    ) -> Result<Option<State>> {
+    /// Removes the tensors of the current checkpoint, which nothing but resuming reads: half of what a run takes on disk.
+    pub fn drop_tensors(folder: &RunFolder) -> Result<()> {
+        Self::read(folder)?.map_or(Ok(()), |state| remove(&folder.file(&state.tensors)))
+    }
+    /// The state of a run as its folder has it; `None` if it never wrote a checkpoint.
+    fn read(folder: &RunFolder) -> Result<Option<State>> {
         let path = folder.file("state.json");
         if !path.exists() {
             return Ok(None);
@@ -108,7 +105,21 @@ impl State {
             let message = format!("checkpoint version {}, this program reads {VERSION}", state.version);
             return Err(Error::input(&path, None, message));
         }
+        Ok(Some(state))
+    }
+    /// Reads the current checkpoint into `parameters` and `optimizer`; `None` if the run never wrote one.
+    pub fn load<B: Backend>(
+        folder: &RunFolder,
+        backend: &B,
+        parameters: &Parameters<B>,
+        optimizer: &mut Optimizer<B>,
+    ) -> Result<Option<State>> {
+        let Some(state) = Self::read(folder)? else { return Ok(None) };
         let path = folder.file(&state.tensors);
+        if state.finished && !path.exists() {
+            let message = "was removed when this run was over, as a study does: score it with `epi-engine evaluate`, or train anew";
+            return Err(Error::input(&path, None, message));
+        }
         let mut file = TensorFile::open(&path)?;
         for (name, target) in [("parameters", parameters.values()), ("statistics", parameters.statistics())] {
             let values = file.read(name)?;
@@ -120,4 +131,12 @@ impl State {
         optimizer.restore(backend, state.step, state.phase_step, &file.read("m")?, &file.read("v")?)?;
         Ok(Some(state))
     }
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).or_else(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(Error::io(path)(e)),
+    })
 }

@@ -97,6 +97,8 @@ fn every_cell_has_its_folder_and_its_budget_and_is_scored_whole() {
         // An ordinary run folder: what it holds can be scored again. What only resuming would need is gone.
         let names = run.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         assert!(!names.into_iter().any(|name| name.starts_with("optimizer-")), "{path}");
+        let resumed = program(&["train", "--resume", run.to_str().unwrap()]).assert().failure();
+        resumed.stderr(contains("was removed when this run was over"));
         let again = program(&["evaluate", run.to_str().unwrap(), "--json"]).assert().success().get_output().clone();
         let again: Value = serde_json::from_slice(&again.stdout).unwrap();
         assert_eq!(again["aupr"], scores["aupr"], "{path}");
