@@ -46,7 +46,7 @@ demo: cuda-if-driver build ## train EPSAT on real pairs and score unseen chromos
 study: build ## the runs of docs/study.md: about 2 hours on two AVX2 cores, resumable; DATA=DIR holds what is not bundled
 	@$(ENGINE) study examples/study.toml --out $(RUNS)/study $(if $(DATA),--data-dir $(DATA)) $(if $(SCALE),--scale $(SCALE))
 
-study-tables: ## examples/study and the table of docs/study.md, from the folder of a study
+study-tables: ## examples/study and the tables of docs/study.md, from the folder of a study
 	@scripts/study.py collect $(RUNS)/study
 	@scripts/study.py tables
 

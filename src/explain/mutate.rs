@@ -80,7 +80,7 @@ pub struct Check {
 }
 
 /// Two sums of a pair's log odds in f32, in different orders, differ by about so much of them (at least of 1).
-pub const ROUNDING: f32 = 1e-6;
+const ROUNDING: f32 = 1e-6;
 
 /// The smallest margin at which copies from all over the pair score as they do in full, up to `tolerance` times the largest
 /// change among them or [`ROUNDING`]; exact when none does, or when the network has nothing to reuse on this device.
