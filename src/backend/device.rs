@@ -87,6 +87,24 @@ impl Device {
             }
         }
     }
+    /// The same for one of `models` that run on it at the same time; its results stay those of a model that runs alone.
+    pub fn among(self, models: usize) -> Device {
+        match self {
+            Device::Cuda(cuda) => Device::Cuda(cuda.among(models)),
+            other => other,
+        }
+    }
+    /// Another context on the same device, with memory of its own, whose work may run beside this one's.
+    ///
+    /// # Errors
+    /// As of [`Device::open`].
+    pub fn again(&self) -> Result<Device> {
+        Ok(match self {
+            Device::Cpu(cpu) => Device::Cpu(cpu.again()),
+            Device::Cuda(cuda) => Device::Cuda(cuda.again()?),
+            Device::Reference(reference) => Device::Reference(reference.clone()),
+        })
+    }
     fn cpu(precision: DType) -> Result<(Device, String)> {
         only_f32(precision, "cpu")?;
         let cpu = Cpu::new();

@@ -89,13 +89,18 @@ struct KernelArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: epi-engine bench step --device cpu --batch 64 --steps 5")]
+#[command(after_help = "Examples:
+  epi-engine bench step --device cpu --batch 64 --steps 5
+  epi-engine bench step --device cuda --precision bf16 --models 6        aggregate throughput of six at once")]
 struct StepArgs {
     #[command(flatten)]
     compute: Compute,
     /// Timed steps of each mode
     #[arg(long, default_value_t = 5)]
     steps: usize,
+    /// Models that are timed at the same time, each on a context of the device and with a share of the processor
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    models: usize,
 }
 
 #[derive(clap::Args)]
@@ -193,6 +198,9 @@ fn show(out: &Output, row: &Row, earlier: Option<&[Row]>) {
 fn step(args: &StepArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let compute = &args.compute;
     let (model, device) = (compute.model()?, compute.open()?);
+    if args.models == 0 {
+        return Err(Error::config("--models", "no model to time: at least 1").into());
+    }
     let bench = StepBench {
         precision: compute.precision.clone(),
         batch: compute.batch,
@@ -201,13 +209,17 @@ fn step(args: &StepArgs, out: &Output) -> anyhow::Result<ExitCode> {
         train_steps: args.steps,
         evaluate_steps: args.steps,
     };
-    let report = on_device!(&device, backend => step::run(backend, &model, &bench))?;
+    let report = step::run(&device, &model, &bench, args.models)?;
     out.line(format!("{} on {}, {} threads, batch {}", report.model, report.device, report.threads, report.batch));
     for (name, t) in [("training", &report.train), ("evaluation", &report.evaluate)] {
         out.line(format!(
             "  {name:<11} {:>8.1} samples/s   median {:.1} ms ({:.1} to {:.1})",
             t.samples_per_s, t.timing.ms_median, t.timing.ms_min, t.timing.ms_max
         ));
+    }
+    if let Some(both) = &report.together {
+        let (models, train, evaluate) = (report.models, both.train, both.evaluate);
+        out.line(format!("  {models} models together: training {train:.1} samples/s, evaluation {evaluate:.1}"));
     }
     if let Some(mib) = report.peak_memory_mib {
         out.line(format!("  peak memory {mib:.0} MiB"));

@@ -1,8 +1,8 @@
 //! `epi-engine study`: many runs from one file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -20,7 +20,7 @@ use crate::study::{CellState, Observer, Plan, Study, lock};
 #[command(after_help = "Examples:
   epi-engine study examples/study.toml --dry-run         the cells, what each will train on, how long all will take
   epi-engine study examples/study.toml --data-dir data   run what is not done; Ctrl-C saves, the same command goes on
-  epi-engine study my.toml --out runs/mine --scale 0.1 --json")]
+  epi-engine study my.toml --out runs/mine --scale 0.1 --at-once 2 --json")]
 pub struct Args {
     /// The study: sources of pairs, and groups of runs over them
     #[arg(value_name = "FILE.toml")]
@@ -37,6 +37,9 @@ pub struct Args {
     /// Multiply every sample budget, e.g. 0.1 for a quick look
     #[arg(long, value_name = "FACTOR")]
     scale: Option<f64>,
+    /// Cells that run at the same time; results are those of one after the other
+    #[arg(long, value_name = "N")]
+    at_once: Option<usize>,
     /// Print the cells, their budgets and the time they will take, and stop
     #[arg(long)]
     dry_run: bool,
@@ -52,6 +55,7 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     }
     study.data_dir = args.data_dir.clone().or(study.data_dir);
     study.scale = args.scale.unwrap_or(study.scale);
+    study.at_once = args.at_once.unwrap_or(study.at_once);
     study.validate()?;
     let folder = study.out.clone();
     let command = std::env::args().collect::<Vec<_>>().join(" ");
@@ -67,10 +71,10 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let mut plan = Plan::new(study, &folder, command, COMMIT, true)?;
     out.note(format!("device     {}", plan.index.device));
     out.note(format!("writes to  {}", folder.display()));
-    out.note(overview(&plan, plan.seconds_left(0.0)));
+    out.note(overview(&plan, plan.seconds_left(|_| 0.0)));
     catch_interrupts();
-    let live = Live::new(out, &plan);
-    let ran = plan.run(&live);
+    let mut live = Live::new(out, &plan);
+    let ran = plan.run(&mut live, &interrupted);
     live.finish();
     ran?;
     table(&plan, out);
@@ -141,7 +145,7 @@ fn table(plan: &Plan, out: &Output) {
             cell.state.name()
         ));
     }
-    out.line(overview(plan, plan.seconds_left(0.0)));
+    out.line(overview(plan, plan.seconds_left(|_| 0.0)));
 }
 
 /// The index, with the estimates beside the cells.
@@ -155,51 +159,65 @@ fn document(plan: &Plan) -> Value {
         }
     }
     document["out"] = json!(plan.out);
-    document["seconds_left"] = json!(plan.seconds_left(0.0));
+    document["seconds_left"] = json!(plan.seconds_left(|_| 0.0));
     document
 }
 
-/// Cells that wait, shown below the running one.
+/// Cells that wait, shown below those that run.
 const NEXT: usize = 8;
 
-/// On a terminal: finished cells above, the running one as a bar, the next ones below it, and what is left. Otherwise a line
+/// On a terminal: finished cells above, a bar for each running one, the next ones below them, and what is left. Otherwise a line
 /// for every change.
 struct Live<'a> {
     out: &'a Output,
     bars: MultiProgress,
-    running: ProgressBar,
+    running: BTreeMap<usize, Bar>,
     waiting: Vec<ProgressBar>,
     total: ProgressBar,
-    /// Share of the running cell, and when its line was last drawn.
-    drawn: Mutex<(f64, Instant)>,
+    /// When the lines below were last drawn.
+    drawn: Instant,
+}
+
+/// A running cell's.
+struct Bar {
+    bar: ProgressBar,
+    share: f64,
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is constant")
 }
 
 impl<'a> Live<'a> {
     fn new(out: &'a Output, plan: &Plan) -> Self {
         let bars = MultiProgress::with_draw_target(output::target());
-        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is constant");
         let line = || bars.add(ProgressBar::new(1).with_style(style("{wide_msg}")));
-        let running = bars.add(ProgressBar::new(1000).with_style(style("{prefix} {bar:24.cyan/dim} {wide_msg}")));
         let waiting = (0..NEXT).map(|_| line()).collect();
         let total = line();
-        let live = Live { out, bars, running, waiting, total, drawn: Mutex::new((0.0, Instant::now())) };
-        live.below(plan, 0.0);
+        let mut live = Live { out, bars, running: BTreeMap::new(), waiting, total, drawn: Instant::now() };
+        live.below(plan);
         live
     }
     /// What comes next, and the time left.
-    fn below(&self, plan: &Plan, share: f64) {
+    fn below(&mut self, plan: &Plan) {
+        self.drawn = Instant::now();
         let next = plan.index.cells.iter().filter(|cell| cell.state == CellState::Pending);
         let mut titles = next.map(|cell| format!("  then {}", cell.title()));
         self.waiting.iter().for_each(|line| line.set_message(titles.next().unwrap_or_default()));
-        self.total.set_message(overview(plan, plan.seconds_left(share)));
+        self.total.set_message(overview(plan, self.left(plan)));
+    }
+    fn left(&self, plan: &Plan) -> Option<f64> {
+        plan.seconds_left(|cell| self.running.get(&cell).map_or(0.0, |bar| bar.share))
     }
     fn finish(&self) {
-        for bar in [&self.running, &self.total].into_iter().chain(&self.waiting) {
-            bar.finish_and_clear();
-        }
+        let running = self.running.values().map(|bar| &bar.bar);
+        running.chain(&self.waiting).chain([&self.total]).for_each(ProgressBar::finish_and_clear);
+    }
+    fn hidden(&self) -> bool {
+        self.total.is_hidden()
     }
     fn line(&self, text: &str) {
-        if self.running.is_hidden() {
+        if self.hidden() {
             self.out.note(text);
         } else {
             let _ = self.bars.println(text);
@@ -208,46 +226,42 @@ impl<'a> Live<'a> {
 }
 
 impl Observer for Live<'_> {
-    fn changed(&self, plan: &Plan, cell: usize) {
+    fn changed(&mut self, plan: &Plan, cell: usize) {
         let at = &plan.index.cells[cell];
         let reason = at.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
-        match at.state {
-            CellState::Running => {
-                self.running.set_prefix(at.title());
-                self.running.set_position(0);
-                self.running.set_message("");
-                *self.drawn.lock().expect("nothing panics while it is held") = (0.0, Instant::now());
-                if self.running.is_hidden() {
-                    self.line(&format!("[{}/{}] {}: running", cell + 1, plan.tasks.len(), at.title()));
-                }
+        let (n, all, title) = (cell + 1, plan.tasks.len(), at.title());
+        if at.state == CellState::Running {
+            let bar = ProgressBar::new(1000).with_style(style("{prefix} {bar:24.cyan/dim} {wide_msg}"));
+            let bar = self.bars.insert_before(&self.waiting[0], bar);
+            bar.set_prefix(title.clone());
+            self.running.insert(cell, Bar { bar, share: 0.0 });
+            if self.hidden() {
+                self.line(&format!("[{n}/{all}] {title}: running"));
             }
-            state => {
-                let left = plan.seconds_left(0.0).map_or(String::new(), |s| format!("; about {} left", duration(s)));
-                let time = duration(at.seconds);
-                let (n, all, title) = (cell + 1, plan.tasks.len(), at.title());
-                self.line(&format!("[{n}/{all}] {title}: {} after {time}{reason}{left}", state.name()));
+        } else {
+            if let Some(Bar { bar, .. }) = self.running.remove(&cell) {
+                bar.finish_and_clear();
+                self.bars.remove(&bar);
             }
+            let left = self.left(plan).map_or(String::new(), |s| format!("; about {} left", duration(s)));
+            let time = duration(at.seconds);
+            self.line(&format!("[{n}/{all}] {title}: {} after {time}{reason}{left}", at.state.name()));
         }
-        self.below(plan, 0.0);
+        self.below(plan);
     }
-    fn progress(&self, plan: &Plan, _cell: usize, share: Option<f64>, words: &str) {
-        let mut drawn = self.drawn.lock().expect("nothing panics while it is held");
-        if let Some(share) = share {
-            drawn.0 = share;
-        }
-        self.running.set_position((1000.0 * drawn.0) as u64);
-        self.running.set_message(words.to_string());
-        if drawn.1.elapsed() > Duration::from_secs(1) {
-            drawn.1 = Instant::now();
-            self.below(plan, drawn.0);
-        }
-    }
-    fn say(&self, line: &str) {
-        if !self.running.is_hidden() {
-            self.line(&format!("    {line}"));
+    fn progress(&mut self, plan: &Plan, cell: usize, share: Option<f64>, words: &str) {
+        let Some(running) = self.running.get_mut(&cell) else { return };
+        running.share = share.unwrap_or(running.share);
+        running.bar.set_position((1000.0 * running.share) as u64);
+        running.bar.set_message(words.to_string());
+        if self.drawn.elapsed() > Duration::from_secs(1) {
+            self.below(plan);
         }
     }
-    fn interrupted(&self) -> bool {
-        interrupted()
+    fn say(&mut self, plan: &Plan, cell: usize, line: &str) {
+        if !self.hidden() {
+            let title = if self.running.len() > 1 { plan.index.cells[cell].title() + ": " } else { String::new() };
+            self.line(&format!("    {title}{line}"));
+        }
     }
 }

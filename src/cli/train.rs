@@ -1,22 +1,27 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use super::Output;
-use super::trees;
+use indicatif::MultiProgress;
+use serde_json::json;
+
 use super::watch::{Watch, catch_interrupts};
+use super::{Output, output, trees};
 use crate::backend::{Device, device};
 use crate::config::{self, Config};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::Report;
 use crate::on_device;
-use crate::train::{Fold, Outcome, RunFolder, session};
+use crate::train::{self, Fold, Outcome, RunFolder, session};
 
 /// Train a model and score the test part
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   epi-engine train                                   the demonstration: EPSAT on bundled real pairs
   epi-engine train --preset epsat --data my.epi --split chromosome --fold 0/5 --out runs/fold0
+  epi-engine train --preset speid --data my.epi --fold all --at-once 2
   epi-engine train --set train.lr=0.0005 --set data.balance=oversample
   epi-engine train --preset target-finder --features training.csv.gz
   epi-engine train --resume runs/fold0               go on where it stopped, bit for bit")]
@@ -36,6 +41,9 @@ pub struct Args {
     /// Fold I of K is tested, the next one validates; `all` trains K models and pools their test scores
     #[arg(long, value_name = "I/K|all")]
     pub(super) fold: Option<String>,
+    /// With all folds: how many train at the same time; results are those of one after the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) at_once: usize,
     /// auto, cpu, cuda[:N], emulator or reference
     #[arg(long)]
     pub(super) device: Option<String>,
@@ -85,16 +93,17 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     let dataset = session::open_dataset(&config)?;
     // The folder then tells how long windows must be for this model, whatever becomes of the data set.
     (config.data.enhancer_length, config.data.promoter_length) = (dataset.enhancer_length(), dataset.promoter_length());
-    let need = session::memory_estimate(&config, &dataset);
-    let (device, why) = Device::open(config.train.device.parse()?, device::precision(&config.train.precision)?, need)?;
-    // Checked before anything is written.
-    session::check(&config, &dataset)?;
-    let first = session::make_split(&config, &dataset)?;
     let resume = folder.is_some();
     let all = match &folder {
         Some(folder) => folder.file(&format!("{FOLD}0")).is_dir(),
         None => args.fold.as_deref() == Some("all"),
     };
+    let first = session::make_split(&config, &dataset)?;
+    let at_once = models_at_once(args.at_once, all, first.folds)?;
+    let need = at_once * session::memory_estimate(&config, &dataset);
+    let (device, why) = Device::open(config.train.device.parse()?, device::precision(&config.train.precision)?, need)?;
+    // Checked before anything is written.
+    session::check(&config, &dataset)?;
     let folder = match folder {
         Some(folder) => folder,
         None => {
@@ -127,18 +136,18 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
     watch.log(&format!("memory     about {mib:.0} MiB"))?;
     watch.log(&format!("writes to  {}", folder.path().display()))?;
     catch_interrupts();
-    let (report, outcome) = on_device!(&device, backend => {
-        if all {
-            (train_all(backend, &config, &dataset, first.folds, &folder, resume, out)?, None)
-        } else {
-            let (fold, outcome) = train_one(backend, &config, &dataset, &folder, resume, out)?;
-            (session::report(&config, &dataset, &[fold], &folder, Some(&outcome))?, Some(outcome))
-        }
-    });
-    if let Some(outcome) = &outcome {
+    let report = if all {
+        let (count, folder) = (first.folds, &folder);
+        Folds { device: &device, config: &config, dataset: &dataset, count, at_once, folder, resume, out }
+            .train(&watch)?
+    } else {
+        let inner = Watch::new(out, Some(&folder));
+        let (fold, outcome) =
+            on_device!(&device, backend => train_one(backend, &config, &dataset, &folder, resume, inner)?);
         let rate = outcome.samples as f64 / outcome.seconds.max(1e-9);
         watch.log(&format!("trained    {} steps in {:.1} s, {rate:.1} samples/s", outcome.steps, outcome.seconds))?;
-    }
+        session::report(&config, &dataset, &[fold], &folder, outcome.to_json())?
+    };
     print_report(&report, config.model.name(), out);
     if args.preset == "demo" && !resume {
         out.line(format!(
@@ -148,6 +157,18 @@ pub fn run(args: &Args, out: &Output) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--at-once` comes to where `all` of `folds` are trained, or one.
+fn models_at_once(asked: usize, all: bool, folds: u32) -> Result<usize> {
+    match asked {
+        0 => Err(Error::config("--at-once", "0: at least one model has to train")),
+        2.. if !all => Err(Error::config(
+            "--at-once",
+            "one model is trained here: use it with --fold all, or with `epi-engine study`",
+        )),
+        n => Ok(n.min(folds as usize)),
+    }
 }
 
 /// The table of a report, as every command shows it.
@@ -162,47 +183,88 @@ fn train_one<B: crate::backend::Backend>(
     dataset: &Dataset,
     folder: &RunFolder,
     resume: bool,
-    out: &Output,
+    mut watch: Watch<'_>,
 ) -> Result<(Fold, Outcome)> {
-    let mut watch = Watch::new(out, Some(folder));
     let split = session::make_split(config, dataset)?;
     let result = session::train_fold(backend, config, dataset, split, folder, resume, &mut watch);
     watch.finish();
     result
 }
 
-fn train_all<B: crate::backend::Backend>(
-    backend: &B,
-    config: &Config,
-    dataset: &Dataset,
-    folds: u32,
-    folder: &RunFolder,
+/// All folds of a run.
+struct Folds<'a> {
+    device: &'a Device,
+    config: &'a Config,
+    dataset: &'a Dataset,
+    count: u32,
+    /// How many train at the same time.
+    at_once: usize,
+    folder: &'a RunFolder,
     resume: bool,
-    out: &Output,
-) -> Result<Report> {
-    let mut scored = Vec::new();
-    for i in 0..folds {
-        let mut config = config.clone();
-        (config.split.fold, config.split.folds) = (i, Some(folds));
-        let path = folder.file(&format!("{FOLD}{i}"));
-        let goes_on = resume && path.join("config.toml").is_file();
+    out: &'a Output,
+}
+
+impl Folds<'_> {
+    /// Trains every fold, then scores them together. After a failure no other fold is begun; those that run end first.
+    fn train(&self, watch: &Watch<'_>) -> Result<Report> {
+        let started = Instant::now();
+        let (bars, failed) = (MultiProgress::with_draw_target(output::target()), AtomicBool::new(false));
+        let trained = train::together(self.count as usize, self.at_once, |i| {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let result = self.one(i as u32, &bars);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            result.map(Some)
+        });
+        let (mut folds, mut samples) = (Vec::new(), 0);
+        for (i, result) in trained.into_iter().enumerate() {
+            let result = result.map_err(|error| match error {
+                Error::Interrupted(_) => Error::Interrupted(format!(
+                    "saved in fold {i} of {}; continue with --resume {}",
+                    self.count,
+                    self.folder.path().display()
+                )),
+                other => other,
+            });
+            // Only folds behind one that failed are missing.
+            let Some((fold, outcome)) = result? else { continue };
+            samples += outcome.samples;
+            folds.push(fold);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let rate = samples as f64 / seconds.max(1e-9);
+        watch.log(&format!(
+            "trained    {} folds, {} at a time, in {seconds:.1} s with their scoring: {rate:.1} samples/s together",
+            self.count, self.at_once
+        ))?;
+        let training = json!({
+            "folds": self.count, "at_once": self.at_once, "samples": samples, "seconds": seconds, "samples_per_s": rate,
+        });
+        session::report(self.config, self.dataset, &folds, self.folder, training)
+    }
+    fn one(&self, i: u32, bars: &MultiProgress) -> Result<(Fold, Outcome)> {
+        let mut config = self.config.clone();
+        (config.split.fold, config.split.folds) = (i, Some(self.count));
+        let path = self.folder.file(&format!("{FOLD}{i}"));
+        let goes_on = self.resume && path.join("config.toml").is_file();
         let inner = if goes_on { RunFolder::open(&path)? } else { RunFolder::create(&path)? };
         if !goes_on {
             inner.write("config.toml", config.to_toml().as_bytes())?;
         }
-        out.note(format!("fold {i} of {folds}"));
-        let trained = train_one(backend, &config, dataset, &inner, goes_on, out);
-        let (fold, outcome) = trained.map_err(|error| match error {
-            Error::Interrupted(_) => Error::Interrupted(format!(
-                "saved in fold {i} of {folds}; continue with --resume {}",
-                folder.path().display()
-            )),
-            other => other,
-        })?;
-        session::report(&config, dataset, std::slice::from_ref(&fold), &inner, Some(&outcome))?;
-        scored.push(fold);
+        let name = format!("fold {i} of {}", self.count);
+        let (fold, outcome) = if self.at_once == 1 {
+            self.out.note(name);
+            let watch = Watch::new(self.out, Some(&inner));
+            on_device!(self.device, backend => train_one(backend, &config, self.dataset, &inner, goes_on, watch)?)
+        } else {
+            let device = self.device.again()?.among(self.at_once);
+            let watch = Watch::among(self.out, &inner, name, bars);
+            on_device!(&device, backend => train_one(backend, &config, self.dataset, &inner, goes_on, watch)?)
+        };
+        session::report(&config, self.dataset, std::slice::from_ref(&fold), &inner, outcome.to_json())?;
+        Ok((fold, outcome))
     }
-    session::report(config, dataset, &scored, folder, None)
 }
 
 /// The `--set` list that the named options stand for, before the explicit ones.

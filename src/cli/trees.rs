@@ -51,6 +51,9 @@ pub fn train(args: &train_command::Args, out: &Output) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     on_the_cpu(args.device.as_deref())?;
+    if args.at_once != 1 {
+        return Err(Error::config("--at-once", "folds of trees already grow at the same time, one a thread").into());
+    }
     let table = FeatureTable::read(&config.features)?;
     let splits = session::splits(&config, &table.pairs.table)?;
     // Checked before anything is written.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::ProgressBar;
+use indicatif::{MultiProgress, ProgressBar};
 
 use super::Output;
 use crate::error::Result;
@@ -34,6 +34,8 @@ pub fn interrupted() -> bool {
 pub struct Watch<'a> {
     out: &'a Output,
     folder: Option<&'a RunFolder>,
+    /// What this run is called among others, and where all their bars are drawn.
+    among: Option<(String, &'a MultiProgress)>,
     training: Option<ProgressBar>,
     scoring: Option<(String, ProgressBar)>,
 }
@@ -41,15 +43,28 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Watches a run whose log is kept in `folder`.
     pub fn new(out: &'a Output, folder: Option<&'a RunFolder>) -> Self {
-        Watch { out, folder, training: None, scoring: None }
+        Watch { out, folder, among: None, training: None, scoring: None }
+    }
+    /// Watches a run that goes on beside others: its lines begin with its name, its bars stand with theirs.
+    pub fn among(out: &'a Output, folder: &'a RunFolder, name: String, bars: &'a MultiProgress) -> Self {
+        Watch { among: Some((name, bars)), ..Watch::new(out, Some(folder)) }
     }
     /// A line on stderr, above the bars, and in the log.
     pub fn log(&self, line: &str) -> Result<()> {
+        let named = self.among.as_ref().map_or_else(|| line.to_string(), |(name, _)| format!("{name}: {line}"));
         match &self.training {
-            Some(bar) if !bar.is_hidden() => bar.println(line),
-            _ => self.out.note(line),
+            Some(bar) if !bar.is_hidden() => bar.println(named),
+            _ => self.out.note(named),
         }
         self.folder.map_or(Ok(()), |folder| folder.append("log.txt", line))
+    }
+    fn bar(&self, total: u64, unit: &str) -> ProgressBar {
+        let bar = self.out.progress(total, unit);
+        self.among.as_ref().map_or(bar.clone(), |(_, bars)| bars.add(bar))
+    }
+    /// The run's name before what a bar says.
+    fn prefix(&self) -> String {
+        self.among.as_ref().map_or(String::new(), |(name, _)| format!("{name}, "))
     }
     /// Removes the bars.
     pub fn finish(&mut self) {
@@ -64,11 +79,14 @@ impl Observer for Watch<'_> {
         if let Some((_, bar)) = self.scoring.take() {
             bar.finish_and_clear();
         }
-        let bar = self.training.get_or_insert_with(|| self.out.progress(u64::from(p.steps), "steps"));
+        if self.training.is_none() {
+            self.training = Some(self.bar(u64::from(p.steps), "steps"));
+        }
+        let Some(bar) = &self.training else { return };
         bar.set_position(u64::from(p.step));
         let loss = p.loss.map_or(String::new(), |loss| format!("  loss {loss:.4}"));
         let phase = p.phase.map_or(String::new(), |name| format!("{name}, "));
-        bar.set_message(format!("{phase}epoch {}{loss}  {:.1} samples/s", p.epoch, p.samples_per_s));
+        bar.set_message(format!("{}{phase}epoch {}{loss}  {:.1} samples/s", self.prefix(), p.epoch, p.samples_per_s));
     }
     fn say(&mut self, line: &str) {
         // A log on a full disk must not end a training that can still go on.
@@ -78,8 +96,8 @@ impl Observer for Watch<'_> {
     }
     fn scoring(&mut self, part: &str, done: u64, total: u64) {
         if self.scoring.as_ref().is_none_or(|(name, _)| name != part) {
-            let bar = self.out.progress(total, "samples");
-            bar.set_message(format!("scoring {part}"));
+            let bar = self.bar(total, "samples");
+            bar.set_message(format!("{}scoring {part}", self.prefix()));
             self.scoring = Some((part.to_string(), bar));
         }
         if let Some((_, bar)) = &self.scoring {

@@ -81,32 +81,40 @@ pub fn trees(trees: usize, splits: &[Split]) -> Estimate {
     Estimate { train: rows, score: splits.iter().map(|s| s.test.len() as u64).sum(), seconds: Some(seconds) }
 }
 
+/// A cell for [`left`].
+pub struct Part<'a> {
+    pub cell: &'a Cell,
+    pub job: &'a Job,
+    pub estimate: Estimate,
+    /// The share of a running one that is over.
+    pub done: f64,
+}
+
 /// Seconds that the cells from the state they are in will still take: their estimates, times how much longer finished cells of
-/// the same kind took than theirs. `done` is the share of the running cell that is over.
-pub fn left(cells: &[(&Cell, &Job, Estimate)], done: f64) -> Option<f64> {
+/// the same kind took than theirs. `at_once` of them share the processor, so that each takes that much longer by itself.
+pub fn left(parts: &[Part<'_>], at_once: usize) -> Option<f64> {
     let kind = |job: &Job| match job {
         Job::Network(config) => config.model.name(),
         Job::Trees(_) => "trees",
     };
     let factor = |name: Option<&str>| {
-        let finished = cells
-            .iter()
-            .filter(|(cell, job, _)| cell.state == CellState::Done && name.is_none_or(|name| kind(job) == name));
-        let sums = finished.fold((0.0, 0.0), |(took, said), (cell, _, e)| match e.seconds {
-            Some(seconds) => (took + cell.seconds, said + seconds),
+        let finished =
+            parts.iter().filter(|p| p.cell.state == CellState::Done && name.is_none_or(|name| kind(p.job) == name));
+        let sums = finished.fold((0.0, 0.0), |(took, said), p| match p.estimate.seconds {
+            Some(seconds) => (took + p.cell.seconds, said + seconds),
             None => (took, said),
         });
-        (sums.1 > 0.0).then(|| sums.0 / sums.1)
+        (sums.1 > 0.0).then(|| sums.0 / sums.1 / at_once as f64)
     };
     let overall = factor(None).unwrap_or(1.0);
     let mut seconds = 0.0;
-    for (cell, job, estimate) in cells {
-        let share = match cell.state {
+    for part in parts {
+        let share = match part.cell.state {
             CellState::Pending | CellState::Interrupted => 1.0,
-            CellState::Running => 1.0 - done,
+            CellState::Running => 1.0 - part.done,
             CellState::Done | CellState::Failed | CellState::NoData => continue,
         };
-        seconds += share * estimate.seconds? * factor(Some(kind(job))).unwrap_or(overall);
+        seconds += share * part.estimate.seconds? * factor(Some(kind(part.job))).unwrap_or(overall);
     }
     Some(seconds)
 }

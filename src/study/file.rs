@@ -25,6 +25,9 @@ pub struct Study {
     /// Factor of every sample budget; `--scale` overrides it.
     #[serde(default = "one")]
     pub scale: f64,
+    /// Cells that run at the same time, each with its share of the processor; `--at-once` overrides it.
+    #[serde(default = "one_cell")]
+    pub at_once: usize,
     /// Where pairs come from, by the name that groups use.
     pub data: BTreeMap<String, Source>,
     /// The runs, in the order in which they are made.
@@ -39,6 +42,9 @@ fn default_device() -> String {
 }
 fn one() -> f64 {
     1.0
+}
+fn one_cell() -> usize {
+    1
 }
 
 /// Where pairs come from: an `.epi` file, a genome and a table, a table of features (trees), planted motifs, or, with none of
@@ -266,6 +272,9 @@ impl Study {
     /// Checks names and numbers; what a model makes of its settings is seen when the cells are made.
     pub fn validate(&self) -> Result<()> {
         self.device.parse::<crate::backend::DeviceChoice>()?;
+        if self.at_once == 0 {
+            return Err(Error::config("at_once", "0: at least one cell has to run"));
+        }
         if !(self.scale.is_finite() && self.scale > 0.0) {
             return Err(Error::config("scale", format!("{} must be a positive number", self.scale)));
         }

@@ -1,6 +1,11 @@
-//! Runs the cells of a study one after the other; whatever happens to one, the others go on.
+//! Runs the cells of a study, one or several at a time; whatever happens to one, the others go on.
+//!
+//! Cells run on threads of their own and tell what happens to them; the thread that runs the study keeps the index and the
+//! observer.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::CONFIG;
@@ -18,23 +23,27 @@ use crate::error::{Error, Result};
 use crate::on_device;
 use crate::train::{self, RunFolder, session};
 
-/// Watches a study; called from the threads of the running cell.
-pub trait Observer: Sync {
+/// Watches a study; called from the thread that runs it.
+pub trait Observer {
     /// A cell has another state than before.
-    fn changed(&self, _plan: &Plan, _cell: usize) {}
-    /// The running cell: the share of its training that is done where that moves, and a few words.
-    fn progress(&self, _plan: &Plan, _cell: usize, _share: Option<f64>, _words: &str) {}
-    /// A line worth reading about the running cell.
-    fn say(&self, _line: &str) {}
-    /// Asked between steps: whether to save and stop now.
-    fn interrupted(&self) -> bool {
-        false
-    }
+    fn changed(&mut self, _plan: &Plan, _cell: usize) {}
+    /// A running cell: the share of its training that is done where that moves, and a few words.
+    fn progress(&mut self, _plan: &Plan, _cell: usize, _share: Option<f64>, _words: &str) {}
+    /// A line worth reading about a running cell.
+    fn say(&mut self, _plan: &Plan, _cell: usize, _line: &str) {}
 }
 
 /// Watches nothing.
 pub struct Silent;
 impl Observer for Silent {}
+
+/// What the thread of a cell tells.
+enum Event {
+    Began,
+    Progress { share: Option<f64>, words: String },
+    Said(String),
+    Over { seconds: f64, result: Result<()> },
+}
 
 /// A study that is ready to run: every cell, what it runs, and what is already done.
 pub struct Plan {
@@ -135,73 +144,136 @@ impl Plan {
     pub fn count(&self, state: CellState) -> usize {
         self.index.cells.iter().filter(|cell| cell.state == state).count()
     }
-    /// Seconds that the study will still take, when `done` of the running cell is over; `None` on unmeasured devices.
-    pub fn seconds_left(&self, done: f64) -> Option<f64> {
-        let cells = self.index.cells.iter().zip(&self.tasks).zip(&self.estimates);
-        let cells: Vec<_> = cells.map(|((cell, task), &estimate)| (cell, &task.job, estimate)).collect();
-        estimate::left(&cells, done)
+    /// Seconds that the study will still take, when `done` tells the share of running cells that is over; `None` on unmeasured
+    /// devices.
+    pub fn seconds_left(&self, done: impl Fn(usize) -> f64) -> Option<f64> {
+        let cells = self.index.cells.iter().zip(&self.tasks).zip(&self.estimates).enumerate();
+        let cells = cells.map(|(i, ((cell, task), &estimate))| estimate::Part {
+            cell,
+            job: &task.job,
+            estimate,
+            done: if cell.state == CellState::Running { done(i) } else { 0.0 },
+        });
+        estimate::left(&cells.collect::<Vec<_>>(), self.study.at_once)
     }
 
-    /// Writes `study.toml` and `study.json`, then runs every cell that is not over. Ends early only when the observer is
-    /// interrupted: the running cell then holds a checkpoint, and the next start goes on from it.
+    /// Writes `study.toml` and `study.json`, then runs every cell that is not over, `at_once` of the study at a time. Ends early
+    /// only when `interrupted`, which is asked between steps, says so: running cells then hold a checkpoint, and the next start goes
+    /// on from there.
     ///
     /// # Errors
-    /// [`Error::Io`] when the index cannot be written. What fails in a cell is in its state.
-    pub fn run(&mut self, observer: &dyn Observer) -> Result<()> {
+    /// [`Error::Io`] when the index cannot be written; running cells save first. What fails in a cell is in its state.
+    pub fn run(&mut self, observer: &mut dyn Observer, interrupted: &(dyn Fn() -> bool + Sync)) -> Result<()> {
         let folder = RunFolder::at(&self.out);
         folder.write(CONFIG, self.study.to_toml().as_bytes())?;
         self.index.write(&self.out)?;
-        for i in 0..self.tasks.len() {
-            if !matches!(self.index.cells[i].state, CellState::Pending | CellState::Interrupted) {
-                continue;
-            }
-            if observer.interrupted() {
-                break;
-            }
-            self.set(i, CellState::Running, None, observer)?;
-            let started = Instant::now();
-            let ran = self.run_cell(i, observer);
-            let cell = &mut self.index.cells[i];
-            cell.seconds += started.elapsed().as_secs_f64();
-            let path = self.out.join(folder_of(cell));
-            if let Some(samples) = samples_seen(&path) {
-                cell.samples_seen = samples;
-            }
-            let (state, reason) = match ran {
-                Ok(()) => (CellState::Done, None),
-                Err(Error::Interrupted(_)) => {
-                    (CellState::Interrupted, Some("stopped by the user; the same command goes on".to_string()))
+        let waiting = |cell: &Cell| matches!(cell.state, CellState::Pending | CellState::Interrupted);
+        let list: Vec<usize> = (0..self.tasks.len()).filter(|&i| waiting(&self.index.cells[i])).collect();
+        let (study, out, tasks) = (self.study.clone(), self.out.clone(), self.tasks.clone());
+        let sources = std::mem::take(&mut self.sources);
+        let halted = AtomicBool::new(false);
+        let shared = Shared { study: &study, out: &out, tasks: &tasks, sources: &sources, interrupted, halted };
+        let ended = std::thread::scope(|scope| {
+            let ((tell, told), shared, list) = (channel(), &shared, &list);
+            let cells = scope.spawn(move || {
+                let one = |k: usize| {
+                    if !shared.stops() {
+                        shared.run(list[k], &tell);
+                    }
+                    Ok(())
+                };
+                train::together(list.len(), shared.study.at_once, one)
+            });
+            let mut ended = Ok(());
+            for (cell, event) in told {
+                if let Err(error) = self.take(cell, event, observer) {
+                    shared.halted.store(true, Ordering::Relaxed);
+                    ended = ended.and(Err(error));
                 }
-                Err(error) => (CellState::Failed, Some(error.to_string())),
-            };
-            if state == CellState::Failed && !path.is_dir() {
-                self.index.cells[i].folder = None;
             }
-            self.set(i, state, reason, observer)?;
-            if state == CellState::Interrupted {
-                break;
-            }
-        }
-        Ok(())
+            let started = cells.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended.and(started.into_iter().collect())
+        });
+        self.sources = sources;
+        ended
     }
-    fn set(&mut self, i: usize, state: CellState, reason: Option<String>, observer: &dyn Observer) -> Result<()> {
+    /// What the thread of a cell has told.
+    fn take(&mut self, i: usize, event: Event, observer: &mut dyn Observer) -> Result<()> {
+        let (seconds, result) = match event {
+            Event::Began => return self.set(i, CellState::Running, None, observer),
+            Event::Progress { share, words } => {
+                observer.progress(self, i, share, &words);
+                return Ok(());
+            }
+            Event::Said(line) => {
+                observer.say(self, i, &line);
+                return Ok(());
+            }
+            Event::Over { seconds, result } => (seconds, result),
+        };
+        let cell = &mut self.index.cells[i];
+        cell.seconds += seconds;
+        let path = self.out.join(folder_of(cell));
+        if let Some(samples) = samples_seen(&path) {
+            cell.samples_seen = samples;
+        }
+        let (state, reason) = match result {
+            Ok(()) => (CellState::Done, None),
+            Err(Error::Interrupted(_)) => {
+                (CellState::Interrupted, Some("stopped by the user; the same command goes on".to_string()))
+            }
+            Err(error) => (CellState::Failed, Some(error.to_string())),
+        };
+        if state == CellState::Failed && !path.is_dir() {
+            cell.folder = None;
+        }
+        self.set(i, state, reason, observer)
+    }
+    fn set(&mut self, i: usize, state: CellState, reason: Option<String>, observer: &mut dyn Observer) -> Result<()> {
         let cell = &mut self.index.cells[i];
         (cell.state, cell.reason) = (state, reason);
         self.index.write(&self.out)?;
         observer.changed(self, i);
         Ok(())
     }
-    fn run_cell(&self, i: usize, observer: &dyn Observer) -> Result<()> {
+}
+
+type Tell = Sender<(usize, Event)>;
+
+/// What the threads of the cells share.
+struct Shared<'a> {
+    study: &'a Study,
+    out: &'a Path,
+    tasks: &'a [Task],
+    sources: &'a Sources,
+    interrupted: &'a (dyn Fn() -> bool + Sync),
+    /// The study cannot go on: running cells save and stop as if interrupted.
+    halted: AtomicBool,
+}
+
+impl Shared<'_> {
+    fn stops(&self) -> bool {
+        self.halted.load(Ordering::Relaxed) || (self.interrupted)()
+    }
+    fn run(&self, i: usize, tell: &Tell) {
+        // The other end lives until all cells are over.
+        let send = |event| drop(tell.send((i, event)));
+        send(Event::Began);
+        let started = Instant::now();
+        let result = self.cell(i, tell);
+        send(Event::Over { seconds: started.elapsed().as_secs_f64(), result });
+    }
+    fn cell(&self, i: usize, tell: &Tell) -> Result<()> {
         let task = &self.tasks[i];
         let path = self.out.join(folder_of(&task.cell));
         match (self.sources.get(&task.source)?, &task.job) {
             (Data::Pairs(dataset), Job::Network(config)) => {
                 let dataset = controlled(dataset.clone(), config.data.control)?;
-                network(config, &dataset, &path, CellWatch { plan: self, cell: i, observer, folder: None })
+                network(config, &dataset, &path, CellWatch { shared: self, cell: i, tell, folder: None })
             }
             (Data::Features(table), Job::Trees(config)) => {
                 let total = config.model.trees * boosting::session::splits(config, &table.pairs.table)?.len();
-                trees(config, table, &path, &TreeWatch { plan: self, cell: i, observer, grown: 0.into(), total })
+                trees(config, table, &path, &TreeWatch { shared: self, cell: i, tell, grown: 0.into(), total })
             }
             _ => unreachable!("cells without data of their kind do not run"),
         }
@@ -257,8 +329,10 @@ fn network(config: &Config, dataset: &Dataset, path: &Path, mut watch: CellWatch
     (config.data.enhancer_length, config.data.promoter_length) = (dataset.enhancer_length(), dataset.promoter_length());
     session::check(&config, dataset)?;
     let split = session::make_split(&config, dataset)?;
-    let need = session::memory_estimate(&config, dataset);
+    let models = watch.shared.study.at_once;
+    let need = models * session::memory_estimate(&config, dataset);
     let (device, why) = Device::open(config.train.device.parse()?, device::precision(&config.train.precision)?, need)?;
+    let device = device.among(models);
     let (folder, resume) = run_folder(path)?;
     if !resume {
         folder.write("config.toml", config.to_toml().as_bytes())?;
@@ -270,7 +344,7 @@ fn network(config: &Config, dataset: &Dataset, path: &Path, mut watch: CellWatch
     watch.folder = Some(folder.clone());
     on_device!(&device, backend => {
         let (fold, outcome) = session::train_fold(backend, &config, dataset, split, &folder, resume, &mut watch)?;
-        session::report(&config, dataset, &[fold], &folder, Some(&outcome))?;
+        session::report(&config, dataset, &[fold], &folder, outcome.to_json())?;
     });
     train::State::drop_tensors(&folder)
 }
@@ -291,10 +365,16 @@ fn trees(config: &BoostedConfig, table: &boosting::FeatureTable, path: &Path, wa
 
 /// Passes on what a network's training tells.
 struct CellWatch<'a> {
-    plan: &'a Plan,
+    shared: &'a Shared<'a>,
     cell: usize,
-    observer: &'a dyn Observer,
+    tell: &'a Tell,
     folder: Option<RunFolder>,
+}
+
+impl CellWatch<'_> {
+    fn send(&self, event: Event) {
+        let _ = self.tell.send((self.cell, event)); // the other end lives until all cells are over
+    }
 }
 
 impl train::Observer for CellWatch<'_> {
@@ -302,44 +382,44 @@ impl train::Observer for CellWatch<'_> {
         let loss = p.loss.map_or(String::new(), |loss| format!(", loss {loss:.3}"));
         let words = format!("step {}/{}{loss}, {:.1} samples/s", p.step, p.steps, p.samples_per_s);
         let share = f64::from(p.step) / f64::from(p.steps.max(1));
-        self.observer.progress(self.plan, self.cell, Some(share), &words);
+        self.send(Event::Progress { share: Some(share), words });
     }
     fn scoring(&mut self, part: &str, done: u64, total: u64) {
-        let words = format!("scoring {part} {done}/{total}");
-        self.observer.progress(self.plan, self.cell, None, &words);
+        self.send(Event::Progress { share: None, words: format!("scoring {part} {done}/{total}") });
     }
     fn say(&mut self, line: &str) {
         // A log on a full disk must not end a training that can still go on.
         let logged = self.folder.as_ref().map_or(Ok(()), |folder| folder.append("log.txt", line));
-        self.observer.say(line);
+        self.send(Event::Said(line.to_string()));
         if let Err(error) = logged {
-            self.observer.say(&format!("warning: {error}"));
+            self.send(Event::Said(format!("warning: {error}")));
         }
     }
     fn interrupted(&self) -> bool {
-        self.observer.interrupted()
+        self.shared.stops()
     }
 }
 
 /// Passes on how many trees are grown.
 struct TreeWatch<'a> {
-    plan: &'a Plan,
+    shared: &'a Shared<'a>,
     cell: usize,
-    observer: &'a dyn Observer,
-    grown: std::sync::atomic::AtomicUsize,
+    tell: &'a Tell,
+    grown: AtomicUsize,
     total: usize,
 }
 
 impl boosting::session::Observer for TreeWatch<'_> {
     fn tree(&self) {
-        let grown = 1 + self.grown.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let grown = 1 + self.grown.fetch_add(1, Ordering::Relaxed);
         if grown.is_multiple_of(20) {
             let share = grown as f64 / self.total.max(1) as f64;
-            self.observer.progress(self.plan, self.cell, Some(share), &format!("{grown}/{} trees", self.total));
+            let words = format!("{grown}/{} trees", self.total);
+            let _ = self.tell.send((self.cell, Event::Progress { share: Some(share), words }));
         }
     }
     fn interrupted(&self) -> bool {
-        self.observer.interrupted()
+        self.shared.stops()
     }
 }
 

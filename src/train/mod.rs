@@ -7,6 +7,7 @@ mod learner;
 mod run;
 pub mod session;
 mod stopping;
+mod together;
 
 pub use checkpoint::State;
 pub use folder::RunFolder;
@@ -14,3 +15,4 @@ pub use learner::{KEPT_LOSSES, Learner, Step};
 pub use run::{Observer, Outcome, Progress, Silent, Training, training_plan};
 pub use session::{Fold, Part};
 pub use stopping::{Best, Stopping};
+pub use together::together;

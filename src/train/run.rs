@@ -58,6 +58,16 @@ pub struct Outcome {
     pub state: State,
 }
 
+impl Outcome {
+    /// As `metrics.json` tells it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "steps": self.state.step, "best": self.state.stopping.best,
+            "samples": self.samples, "seconds": self.seconds, "samples_seen": self.state.samples,
+        })
+    }
+}
+
 /// A training run: data, network with optimiser, folder.
 pub struct Training<'a, B: Backend> {
     backend: &'a B,

@@ -112,13 +112,13 @@ pub fn evaluate_folds(config: &Config, dataset: &Dataset, folds: &[Fold]) -> Res
     Ok(Report { reconstruction, ..evaluate(dataset.table(), &scored, &options(config))? })
 }
 
-/// Evaluates folds together and writes `predictions.tsv` and `metrics.json` into `folder`.
+/// Evaluates folds together and writes `predictions.tsv` and `metrics.json` into `folder`; `training` tells the latter what it took.
 pub fn report(
     config: &Config,
     dataset: &Dataset,
     folds: &[Fold],
     folder: &RunFolder,
-    outcome: Option<&Outcome>,
+    training: Value,
 ) -> Result<Report> {
     let scored: Vec<_> = folds.iter().map(Fold::scored).collect();
     let report = evaluate_folds(config, dataset, folds)?;
@@ -127,15 +127,7 @@ pub fn report(
     let mut document = report.to_json();
     let table = dataset.table();
     document["data"] = json!({ "cell_lines": table.cell_line_counts(rows(config, table)?.into_iter()) });
-    if let (Value::Object(map), Some(outcome)) = (&mut document, outcome) {
-        map.insert(
-            "training".into(),
-            json!({
-                "steps": outcome.state.step, "best": outcome.state.stopping.best,
-                "samples": outcome.samples, "seconds": outcome.seconds, "samples_seen": outcome.state.samples,
-            }),
-        );
-    }
+    document["training"] = training;
     folder.write_json("metrics.json", &document)?;
     Ok(report)
 }

@@ -201,6 +201,11 @@ fn bench_step_reports_throughput_and_memory() {
         }
         let bench = json(&args);
         assert!(bench["train"]["samples_per_s"].as_f64().unwrap() > 0.0 && bench["evaluate"]["ms_median"].is_number());
-        assert_eq!(bench["batch"], 4);
+        assert_eq!((&bench["batch"], &bench["models"]), (&serde_json::json!(4), &serde_json::json!(1)));
+        assert!(bench["loss"].as_f64().unwrap().is_finite());
+        args.extend(["--models", "3"]);
+        let three = json(&args);
+        assert_eq!(three["loss"], bench["loss"], "three models at once learn what one does");
+        assert!(three["together"]["train"].as_f64().unwrap() > 0.0 && three["together"]["evaluate"].is_number());
     }
 }

@@ -9,7 +9,7 @@ use epi_engine::data::{Dataset, EpochPlan, Sample};
 use epi_engine::evaluate::score;
 use epi_engine::models::{Model, Network};
 use epi_engine::nn::{Optimizer, Parameters};
-use epi_engine::train::{Learner, Step, training_plan};
+use epi_engine::train::{Learner, Step, together, training_plan};
 
 use crate::support::{TINY, Tiny, read, tiny_contents, tiny_file, train_tiny};
 
@@ -85,6 +85,23 @@ fn runs_with_and_without_recording_are_equal() {
         });
         for name in ["best.safetensors", "last.safetensors", "state.json", "predictions.tsv"] {
             assert!(read(&with, name) == read(&without, name), "{}: {name} differs", tiny.preset);
+        }
+    }
+}
+
+#[test]
+fn models_that_train_at_the_same_time_on_one_device_give_the_bits_of_a_model_alone() {
+    if !EMULATOR {
+        println!("needs the emulator (Linux x86-64 with GCC 12 or newer): several models on one device");
+        return;
+    }
+    let dataset = tiny_contents(38, 3).into_dataset().unwrap();
+    for flavour in [Flavour::Fast, Flavour::Check] {
+        let cuda = Cuda::emulator(flavour, 0).unwrap();
+        let alone = learn(&cuda, &TINY[0], &dataset, true);
+        let beside = |_| Ok(learn(&cuda.again()?.among(3), &TINY[0], &dataset, true));
+        for one in together(3, 3, beside) {
+            assert!(one.unwrap() == alone, "{} beside others differs from alone", cuda.name());
         }
     }
 }

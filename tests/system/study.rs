@@ -10,7 +10,7 @@ use epi_engine::data::control::controlled;
 use epi_engine::data::demo::demo;
 use epi_engine::data::{Dataset, Side};
 use epi_engine::evaluate::{FoldScores, Options, Report, Scored, evaluate};
-use epi_engine::study::{CellState, Index};
+use epi_engine::study::{CellState, Index, Study};
 use epi_engine::train::session;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -106,6 +106,22 @@ fn every_cell_has_its_folder_and_its_budget_and_is_scored_whole() {
     assert!(lines_of(&cells[0].folder, folder.path()) > 48, "the test part is larger than the budget in batches");
     assert_eq!(document["cells"][0]["estimate"]["samples_trained"], 64);
     assert_eq!(cells[4].trained_on, ["tiny"]);
+
+    // Two at a time: the same bits, whichever ends first.
+    let other = tempfile::tempdir().unwrap();
+    let several = self::file(other.path(), "", &groups.concat());
+    let text = format!("at_once = 2\n{}", std::fs::read_to_string(&several).unwrap());
+    std::fs::write(&several, text).unwrap();
+    study(&several, &[]).env("RAYON_NUM_THREADS", "4").assert().success().stdout(contains("6 cells, 6 done"));
+    assert_eq!(Study::read(&other.path().join("out/study.toml")).unwrap().at_once, 2);
+    for ((path, samples), cell) in wanted.iter().zip(&index(other.path()).cells) {
+        let [a, b] = [folder.path(), other.path()].map(|folder| folder.join("out/runs").join(path));
+        for name in ["best.safetensors", "predictions.tsv"] {
+            assert!(read(&a, name) == read(&b, name), "{path}: {name} differs between one and two cells at a time");
+        }
+        assert_eq!((cell.state, cell.samples_seen), (CellState::Done, *samples), "{path}");
+    }
+    study(&several, &["--at-once", "0"]).assert().code(2).stderr(contains("at least one cell"));
 
     // Nothing is left to do.
     let before = read(&folder.path().join("out/runs").join(wanted[0].0), "metrics.json");

@@ -16,6 +16,7 @@ use epi_engine::models::{DeviceBatch, Model, Network};
 use epi_engine::nn::Parameters;
 use epi_engine::train::{RunFolder, Silent, Training, session};
 use predicates::prelude::*;
+use serde_json::Value;
 
 use crate::support::{TINY, TINY_MODEL, Tiny, metrics, program, read, tiny_file, train, train_tiny};
 
@@ -50,6 +51,80 @@ fn another_seed_gives_other_bits() {
     train(&data, &a, &["train.epochs=1"]).assert().success();
     train(&data, &b, &["train.epochs=1", "train.seed=2"]).assert().success();
     assert_ne!(read(&a, "last.safetensors"), read(&b, "last.safetensors"));
+}
+
+#[test]
+fn folds_that_train_at_the_same_time_give_the_bits_of_folds_that_train_one_after_the_other() {
+    let settings = ["split.folds=4", "train.epochs=2", "train.patience=1"];
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let runs = ["1", "2", "3"].map(|at_once| (folder.path().join(at_once), at_once));
+    for (run, at_once) in &runs {
+        let mut command = train_tiny(&TINY[1], &data, run, &settings);
+        // More threads than models, as many, and fewer: shares of three, one or two, one.
+        let said =
+            command.args(["--fold", "all", "--at-once", at_once]).env("RAYON_NUM_THREADS", "3").assert().success();
+        said.stderr(predicate::str::contains(format!("4 folds, {at_once} at a time")));
+    }
+    let pooled = |run: &Path| -> Value { serde_json::from_slice(&read(run, "metrics.json")).unwrap() };
+    let (alone, whole) = (&runs[0].0, pooled(&runs[0].0));
+    for (run, at_once) in &runs[1..] {
+        for fold in (0..4).map(|i| format!("fold-{i}")) {
+            for name in BITS {
+                let same = read(&alone.join(&fold), name) == read(&run.join(&fold), name);
+                assert!(same, "{fold}: {name} differs between 1 and {at_once} at once");
+            }
+            assert_eq!(metrics(&alone.join(&fold)), metrics(&run.join(&fold)));
+        }
+        assert_eq!(read(alone, "predictions.tsv"), read(run, "predictions.tsv"));
+        assert_eq!(whole["aupr"], pooled(run)["aupr"]);
+        let training = &pooled(run)["training"];
+        assert_eq!(training["samples"], whole["training"]["samples"]);
+        assert_eq!(training["at_once"].to_string(), *at_once);
+        assert!(training["samples_per_s"].as_f64().unwrap() > 0.0);
+    }
+    // What is over is only scored again, and by itself each fold tells how far it came.
+    program(&["train", "--resume", alone.to_str().unwrap(), "--at-once", "4"]).assert().success();
+    assert_eq!(read(alone, "predictions.tsv"), read(&runs[1].0, "predictions.tsv"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_every_fold_that_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    let run = folder.path().join("run");
+    let mut command = train(&data, &run, &["split.folds=3", "train.epochs=10000", "train.patience=0"]);
+    command.args(["--fold", "all", "--at-once", "2"]);
+    let child = Process::new(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !["fold-0", "fold-1"].iter().all(|fold| run.join(fold).join("metrics.jsonl").exists()) {
+        assert!(started.elapsed() < Duration::from_secs(60), "two folds did not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("saved in fold 0 of 3") && said.contains("--resume"), "{said}");
+    assert!(["fold-0", "fold-1"].iter().all(|fold| run.join(fold).join("state.json").exists()));
+    assert!(!run.join("fold-2").exists());
+}
+
+#[test]
+fn several_at_once_need_several() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tiny_file(folder.path(), 120);
+    for (more, words) in [(["--at-once", "2"], "--fold all"), (["--at-once", "0"], "at least one model")] {
+        let run = folder.path().join("run");
+        train(&data, &run, &[]).args(more).assert().code(2).stderr(predicate::str::contains(words));
+        assert!(!run.exists());
+    }
 }
 
 /// Trains whole, and again killed as soon as `state.json` contains `sign` and resumed: both must leave the same bits.

@@ -86,6 +86,10 @@ impl Cpu {
     fn on(isa: Isa) -> Self {
         Cpu(Arc::new(Context { isa, pool: Arc::default() }))
     }
+    /// The same instruction set, with a pool of memory of its own.
+    pub fn again(&self) -> Self {
+        Self::on(self.isa())
+    }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.0.isa

@@ -94,8 +94,8 @@ impl Dims {
             LstmVariant::General => None,
             LstmVariant::Resident1 => Some(1),
             LstmVariant::Resident2 => Some(2),
-            // One block fills a multiprocessor: one sequence a block as long as all blocks run at once.
-            LstmVariant::Auto if 2 * self.batch <= cuda.device().multiprocessors() => Some(1),
+            // One block fills a multiprocessor: one sequence a block as long as all blocks of all models run at once.
+            LstmVariant::Auto if 2 * self.batch * cuda.models <= cuda.device().multiprocessors() => Some(1),
             LstmVariant::Auto => Some(2),
         }
     }

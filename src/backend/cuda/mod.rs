@@ -62,6 +62,8 @@ pub struct Cuda {
     device: Arc<Device>,
     precision: Precision,
     lstm: LstmVariant,
+    /// Models that run on the card at the same time.
+    models: usize,
     tables: Arc<adam::Tables>,
 }
 
@@ -80,7 +82,7 @@ impl Cuda {
     }
     /// The backend on an open device, in f32.
     pub fn on(device: Arc<Device>) -> Cuda {
-        Cuda { device, precision: Precision::F32, lstm: LstmVariant::Auto, tables: Arc::default() }
+        Cuda { device, precision: Precision::F32, lstm: LstmVariant::Auto, models: 1, tables: Arc::default() }
     }
     /// The same with another precision.
     pub fn with_precision(self, precision: Precision) -> Cuda {
@@ -89,6 +91,17 @@ impl Cuda {
     /// The same with a fixed choice of the recurrence.
     pub fn with_lstm(self, lstm: LstmVariant) -> Cuda {
         Cuda { lstm, ..self }
+    }
+    /// The same for one of `models` that run on the card at the same time: variants that leave room for the others, same bits.
+    pub fn among(self, models: usize) -> Cuda {
+        Cuda { models, ..self }
+    }
+    /// Another context on the same device, with its own stream and memory.
+    ///
+    /// # Errors
+    /// As of [`Device::cuda`] and [`Device::emulator`].
+    pub fn again(&self) -> Result<Cuda> {
+        Ok(Cuda { device: self.device.again()?, tables: Arc::default(), ..self.clone() })
     }
     /// The device underneath.
     pub fn device(&self) -> &Arc<Device> {

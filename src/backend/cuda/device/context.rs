@@ -72,6 +72,17 @@ impl Device {
         Self::open(Driver::Emulator(Emulated::new(flavour, seed)?))
     }
 
+    /// Opens the same card (or emulator) once more: a stream and a memory of its own.
+    ///
+    /// # Errors
+    /// As of [`Device::cuda`] and [`Device::emulator`].
+    pub fn again(&self) -> Result<Arc<Device>> {
+        match &self.driver {
+            Driver::Real(card) => Self::cuda(card.ordinal()),
+            Driver::Emulator(emulated) => Self::emulator(emulated.flavour(), emulated.seed()),
+        }
+    }
+
     fn open(mut driver: Driver) -> Result<Arc<Device>> {
         let functions = KERNELS.iter().map(|&(module, kernel)| Ok((kernel, driver.function(module, kernel)?)));
         let functions = functions.collect::<Result<HashMap<_, _>>>()?;

@@ -295,6 +295,12 @@ impl Emulated {
             (Flavour::Check, seed) => format!("emulator (check, schedule {seed})"),
         }
     }
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
     pub fn multiprocessors(&self) -> usize {
         match self.flavour {
             Flavour::Note { multiprocessors } => multiprocessors,

@@ -131,6 +131,10 @@ impl Card {
     pub fn name(&self) -> String {
         format!("cuda:{} ({})", self.info.ordinal, self.info.name)
     }
+    /// Its number, as `--device cuda:N` gives it.
+    pub fn ordinal(&self) -> usize {
+        self.info.ordinal
+    }
     pub fn multiprocessors(&self) -> usize {
         self.info.multiprocessors
     }
