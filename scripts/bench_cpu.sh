@@ -4,7 +4,7 @@
 #   scripts/bench_cpu.sh [PEER.py] [OUT.json]
 #
 # PEER.py (or EPI_PEER) is the PyTorch peer, PYTHON a Python with torch; without them only epi-engine is timed.
-# ROUNDS (2) rounds of: our steps, PyTorch as released, our steps; then PyTorch tuned, our primitives and the data path.
+# ROUNDS (2) rounds of: our steps, PyTorch as released, our steps; then PyTorch tuned, our primitives, PyTorch's, and the data path.
 # STEPS (5) of each. MODELS (epsat) are timed one after the other.
 set -euo pipefail
 peer=${1:-${EPI_PEER:-}}
@@ -33,6 +33,7 @@ for model in $MODELS; do
     [ -n "$peer" ] && torch tuned "$((STEPS < 3 ? STEPS : 3))" 1
 done
 $ENGINE bench kernels --device cpu --json >"$scratch/kernels.json"
+[ -n "$peer" ] && "$PYTHON" scripts/torch_kernels.py --device cpu >"$scratch/torch.json"
 $ENGINE bench data --json >"$scratch/data.json"
 # shellcheck disable=SC2086
 python3 scripts/benchmarks.py collect "$scratch" $out

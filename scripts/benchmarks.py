@@ -4,7 +4,7 @@
     benchmarks.py collect FILE|DIR ..           writes benches/results/<date>-<device>.json and prints its name
     benchmarks.py tables [--check]              rewrites the tables in README.md and docs/benchmarks.md
 
-`collect` takes what `epi-engine bench step|kernels|data --json`, the stages of gpu_run.sh and the PyTorch peer print.
+`collect` takes what `epi-engine bench step|kernels|data --json`, the stages of gpu_run.sh, torch_kernels.py and the PyTorch peer print.
 Needs nothing but Python 3.8.
 """
 import argparse
@@ -25,7 +25,7 @@ def kind_of(doc):
     """What a document is, told from its members."""
     if isinstance(doc, list):
         return "kernels" if doc and "gbytes_s" in doc[0] else None
-    for kind, mark in [("stage", "stage"), ("peer", "mode"), ("data", "fill"), ("step", "evaluate")]:
+    for kind, mark in [("stage", "stage"), ("torch", "torch_kernels"), ("peer", "mode"), ("data", "fill"), ("step", "evaluate")]:
         if mark in doc:
             return kind
     return None
@@ -37,7 +37,8 @@ def collect(paths):
     for path in map(pathlib.Path, paths):
         files += sorted(path.glob("*.json")) if path.is_dir() else [path]
     result = {"date": datetime.date.today().isoformat(), "device": None, "commit": None, "step": [], "kernels": [],
-              "kernels_bf16": [], "data": None, "peer": [], "stages": []}
+              "kernels_bf16": [], "data": None, "peer": [], "torch": [],
+              "stages": []}
     for file in files:
         take(result, json.loads(file.read_text()), file)
     measured = result["step"] + result["kernels"] + result["kernels_bf16"]
@@ -65,7 +66,7 @@ def take(result, doc, file):
         tests["commit"] = info.get("commit")
         result["date"] = doc["date"]
         result["stages"].append(tests)
-        for part in doc.get("step", []) + doc.get("peer", []) + [doc.get("kernels"), doc.get("data")]:
+        for part in doc.get("step", []) + doc.get("peer", []) + doc.get("torch", []) + [doc.get("kernels"), doc.get("data")]:
             if part:
                 take(result, part, file)
         result["kernels_bf16"] += rows_of(doc.get("kernels_bf16"))
@@ -133,6 +134,9 @@ def throughput(docs):
         for step in doc["step"]:
             key = (step["model"], step["batch"], f"epi-engine, {step['precision']}")
             figures = step["train"]["samples_per_s"], step["evaluate"]["samples_per_s"], step.get("peak_memory_mib")
+            if "together" in step:
+                key = (*key[:2], f"{key[2]}, {step['models']} models at once, together")
+                figures = step["together"]["train"], step["together"]["evaluate"], figures[2]
             groups.setdefault(key, []).append(figures)
         for peer in doc.get("peer", []):
             figures = peer_figures(peer)
@@ -155,14 +159,24 @@ def commits(rows):
     return ", ".join(sorted({row["commit"] for row in rows}))
 
 
+def beside(ours, theirs):
+    """PyTorch's time of a primitive, and how many times ours it is."""
+    return "–" if theirs is None else f"{number(theirs['ms_median'])} ({number(theirs['ms_median'] / ours['ms_median'], 2)}×)"
+
+
 def operators(docs):
     parts = []
     for part, precision in [("kernels", "f32"), ("kernels_bf16", "bf16")]:
         for device, doc in latest(docs, part).items():
+            torch = {r["name"]: r for run in doc.get("torch", []) if run["precision"] == precision for r in run["torch_kernels"]}
             rows = [[f"`{r['name']}`", r["shape"], number(r["ms_median"]), f"{number(r['ms_min'])} – {number(r['ms_max'])}",
                      number(r["gflops"]), number(r["gbytes_s"]),
                      "–" if r.get("roofline") is None else f"{100 * r['roofline']:.0f} % ({r['bound']})"] for r in doc[part]]
             head = ["primitive", "shape", "ms", "min – max", "GFLOP/s", "GB/s", "of the roofline"]
+            if torch:
+                head.append("PyTorch, ms")
+                for row, r in zip(rows, doc[part]):
+                    row.append(beside(r, torch.get(r["name"])))
             parts.append(f"### {device}, {precision}, commit {commits(doc[part])}\n\n" + table(head, rows))
     return "\n\n".join(parts) or "Not measured yet."
 

@@ -31,6 +31,7 @@ tar -C $BUNDLE -czf $BUNDLE/bin.tar.gz bin # run.sh unpacks it
 rm -r $BUNDLE/bin
 cp tests/golden/*.safetensors tests/golden/*.json $BUNDLE/golden/
 cp scripts/gpu_run.sh $BUNDLE/run.sh
+cp scripts/torch_kernels.py $BUNDLE/
 peer=${EPI_PEER:-../shared/peer/bench_torch.py}
 if [ -f "$peer" ]; then
     cp "$peer" $BUNDLE/peer.py

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One stage of the proof on a real card; needs an NVIDIA driver and nothing else (`peer`: also a Python with torch).
+# One stage of the proof on a real card; needs an NVIDIA driver and nothing else (`peer`, `primitives`: also a Python with torch).
 #
-#   OUT=DIR ./run.sh intrinsics|ops|golden|train|bench|peer|all       DIR/STAGE.json, one file a stage
+#   OUT=DIR ./run.sh intrinsics|ops|golden|train|bench|peer|primitives|all       DIR/STAGE.json, one file a stage
 #
 # A stage takes less than 8 minutes and is stopped at that. Exit status: 0 green, 1 something failed, 3 no usable card
 # (the JSON says why). DEVICE=cuda:N chooses the card; DEVICE=emulator rehearses on the CPU.
@@ -56,6 +56,9 @@ module() {
 }
 tests() { write "$1" "$green" "\"modules\":[$modules]"; }
 
+# How many models NAME or NAME:N stands for.
+several() { case $1 in *:*) echo "${1#*:}" ;; *) echo 1 ;; esac; }
+
 # measure FILE COMMAND..: its JSON into a file of the scratch folder; a failure becomes a document that says so.
 measure() {
     local file="$scratch/$1.json"
@@ -87,12 +90,17 @@ stage() {
         write "$1" "$green" "\"modules\":[$modules],\"f32\":$(or_null "$scratch/train-f32.json"),\"bf16\":$(or_null "$scratch/train-bf16.json")"
         ;;
     bench)
+        # Every network; then several of a kind at the same time.
+        steps=
         for precision in f32 bf16; do
-            measure "step-$precision" $ENGINE bench step --device "$DEVICE" --precision $precision --steps 30 --json
+            for model in epsat eplae speid epsat:3 epsat:6 speid:6; do
+                measure step $ENGINE bench step --model "${model%:*}" --models "$(several "$model")" --device "$DEVICE" --precision $precision --steps 30 --json
+                steps+=${steps:+,}$(or_null "$scratch/step.json")
+            done
             measure "kernels-$precision" $ENGINE bench kernels --device "$DEVICE" --precision $precision --json
         done
         measure data $ENGINE bench data --json
-        write "$1" "$green" "\"step\":[$(or_null "$scratch/step-f32.json"),$(or_null "$scratch/step-bf16.json")],\"kernels\":$(or_null "$scratch/kernels-f32.json"),\"kernels_bf16\":$(or_null "$scratch/kernels-bf16.json"),\"data\":$(or_null "$scratch/data.json")"
+        write "$1" "$green" "\"step\":[$steps],\"kernels\":$(or_null "$scratch/kernels-f32.json"),\"kernels_bf16\":$(or_null "$scratch/kernels-bf16.json"),\"data\":$(or_null "$scratch/data.json")"
         ;;
     peer)
         if [ ! -f peer.py ] || ! "$PYTHON" -c 'import torch' 2>/dev/null; then
@@ -108,14 +116,27 @@ stage() {
         done
         write "$1" "$green" "\"step\":[$(or_null "$scratch/step-1.json"),$(or_null "$scratch/step-bf16-1.json"),$(or_null "$scratch/step-2.json"),$(or_null "$scratch/step-bf16-2.json")],\"peer\":[$(or_null "$scratch/eager.json"),$(or_null "$scratch/tuned.json")]"
         ;;
-    *) echo "there is no stage $1: intrinsics, ops, golden, train, bench, peer, all" && exit 2 ;;
+    primitives)
+        # cuDNN, SDPA and cuBLAS, through PyTorch, at the shapes of `bench kernels`.
+        if [ ! -f torch_kernels.py ] || ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+            write "$1" skipped '"why":"needs a Python with torch (PYTHON=..)"'
+            return 0
+        fi
+        where=cuda
+        [ "$DEVICE" = emulator ] && where=cpu
+        for precision in f32 bf16; do
+            measure "torch-$precision" "$PYTHON" torch_kernels.py --device $where --precision $precision
+        done
+        write "$1" "$green" "\"torch\":[$(or_null "$scratch/torch-f32.json"),$(or_null "$scratch/torch-bf16.json")]"
+        ;;
+    *) echo "there is no stage $1: intrinsics, ops, golden, train, bench, peer, primitives, all" && exit 2 ;;
     esac
     [ $green = ok ]
 }
 
 case ${1:-} in
-all) stages="intrinsics ops golden train bench peer" ;;
-intrinsics | ops | golden | train | bench | peer) stages=$1 ;;
+all) stages="intrinsics ops golden train bench peer primitives" ;;
+intrinsics | ops | golden | train | bench | peer | primitives) stages=$1 ;;
 *) sed -n '2,7p' "$0" | cut -c3- && exit 2 ;;
 esac
 began=$SECONDS
