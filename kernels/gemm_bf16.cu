@@ -3,7 +3,7 @@
 // Operands are f32, rounded on their way into shared memory, or bf16 already. f32: addresses multiples of 16 bytes, pitches and
 // the contiguous extent multiples of 4. bf16: pitches multiples of 8 with zeros in the padding (to_bf16_rows makes such copies).
 //   gemm_bf16_<storage>_<BM>x<BN>           nt, nn: A f32, B (a weight) bf16;   tn: both f32
-//   gemm_bf16_<storage>_<BM>x<BN>_packed    both bf16
+//   gemm_bf16_<storage>_<BM>x<BN>_packed    both bf16;   gemm_bf16_tn_<BM>x<BN>_mixed    A bf16, B f32
 // FLOPs 2 m n k; bytes (4 or 2) (m k ceil(n/BN) + k n ceil(m/BM)) + 4 m n. Grid (ceil(n/BN), ceil(m/BM), k chunks).
 // Tiles 128x128, 128x104 (256 threads) and 80x104 (160): the launcher takes the one that pads m and n least. Slices of 32 (the
 // last of a range: 16, if that is enough), two stages in shared memory without bank conflicts, the next slice on its way
@@ -233,6 +233,9 @@ GEMM(nn_80x104_packed, 3, Lines, bf16, Steps, bf16, 80, 104, 5, 1)
 GEMM(tn_128x128, 1, Steps, float, Steps, float, 128, 128, 4, 2)
 GEMM(tn_128x104, 1, Steps, float, Steps, float, 128, 104, 8, 1)
 GEMM(tn_80x104, 1, Steps, float, Steps, float, 80, 104, 5, 1)
+GEMM(tn_128x128_mixed, 1, Steps, bf16, Steps, float, 128, 128, 4, 2)
+GEMM(tn_128x104_mixed, 1, Steps, bf16, Steps, float, 128, 104, 8, 1)
+GEMM(tn_80x104_mixed, 1, Steps, bf16, Steps, float, 80, 104, 5, 1)
 GEMM(tn_128x128_packed, 2, Steps, bf16, Steps, bf16, 128, 128, 4, 2)
 GEMM(tn_128x104_packed, 2, Steps, bf16, Steps, bf16, 128, 104, 8, 1)
 GEMM(tn_80x104_packed, 3, Steps, bf16, Steps, bf16, 80, 104, 5, 1)

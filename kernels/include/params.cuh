@@ -69,7 +69,7 @@ struct AttentionParams {
     DropoutParams dropout;
     int batch, time, heads, head_size, relu, pitch;
     float scale;
-    int reserved;
+    int head_pitch; // of qkv as tensor cores read it
 };
 
 /// `bases` = batch times `length`, sums in chunks of `chunk` bases; DNA of `words` 64-bit words per plane and sample.

@@ -145,7 +145,7 @@ fn tensor_core_attention_cuts_where_relu_did() {
 fn tensor_core_lstm_agrees() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
-        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100]] {
+        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100], [3, 7, 8, 100], [2, 5, 10, 100]] {
             check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03);
         }
     }

@@ -40,6 +40,8 @@ pub struct Product {
 /// Several products as one; in bf16 only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grouped {
+    /// A is bf16 already, its pitch and its contiguous extent multiples of 8, its address one of 16.
+    pub packed_a: bool,
     /// B is bf16 already, its pitch a multiple of 8 (see [`Cuda::stack_bf16`]).
     pub packed_b: bool,
     /// C is two matrices `[m,n/2]`, one behind the other.
@@ -63,6 +65,11 @@ fn tile(m: usize, n: usize) -> (usize, usize, usize) {
     TILES.into_iter().min_by_key(|&tile| padded(tile)).unwrap_or(TILES[0])
 }
 
+/// Whether the tensor-core kernels can read f32 rows of this address, pitch and width.
+fn reads_f32(at: u64, pitch: usize, width: usize) -> bool {
+    at % 16 == 0 && pitch % 4 == 0 && width % 4 == 0
+}
+
 /// Bytes of two stages of both operands (kernels/gemm_bf16.cu): k contiguous, or an odd number of 16-byte pieces a row.
 fn shared_bf16(storage: Storage, rows: usize, columns: usize) -> usize {
     let steps = |lines: usize| if lines / 8 % 2 == 1 { lines } else { lines + 8 };
@@ -72,6 +79,10 @@ fn shared_bf16(storage: Storage, rows: usize, columns: usize) -> usize {
 }
 
 impl Product {
+    /// Whether the `Tn` product of a bf16 A of m columns and an f32 B of n can give the sums of A.
+    pub fn has_room_for_sums(m: usize, b: u64, n: usize) -> bool {
+        reads_f32(b, n, n) && n % tile(m, n).1 != 0
+    }
     /// Rows and columns of A and of B as they are stored.
     fn stored(&self) -> [(usize, usize); 2] {
         let a = if self.storage == Storage::Tn { (self.k, self.m) } else { (self.m, self.k) };
@@ -129,9 +140,12 @@ impl Cuda {
         let (k_chunk, pieces) = p.cut(tiles, (2 * BUSY).next_multiple_of(tiles));
         let grid = [p.n.div_ceil(tile), p.m.div_ceil(tile), pieces];
         let kernel = format!("gemm_{}_{size}", ["nt", "nn", "tn"][p.storage as usize]);
-        self.in_pieces(p, p.params(k_chunk)?, pieces, |params, bias, out| {
-            launch!(self, &kernel, grid, 256, 0; params, p.a, p.b, bias, out)
-        })?;
+        self.in_pieces(
+            p,
+            p.params(k_chunk)?,
+            pieces,
+            |params, bias, out| launch!(self, &kernel, grid, 256, 0; params, p.a, p.b, bias, out),
+        )?;
         self.sum_columns(p)
     }
 
@@ -144,28 +158,36 @@ impl Cuda {
         let mut params = p.params(k_chunk)?;
         let [stored_a, stored_b] = p.stored();
         let tn = p.storage == Storage::Tn;
-        let direct = |at: u64, pitch: usize, width: usize| at % 16 == 0 && pitch % 4 == 0 && width % 4 == 0;
-        let reads_f32 = direct(p.a, p.lda, stored_a.1) && (!tn || direct(p.b, p.ldb, stored_b.1));
+        let reads_b = tn && reads_f32(p.b, p.ldb, stored_b.1);
+        let reads_a = !p.grouped.packed_a && reads_f32(p.a, p.lda, stored_a.1) && (reads_b || !tn);
         // Copies live until their launch was asked for.
         let (mut copy_a, mut copy_b) = (None, None);
-        if !reads_f32 {
+        if !p.grouped.packed_a && !reads_a {
             let (copy, pitch) = self.to_bf16(p.a, stored_a, p.lda)?;
             (params.lda, copy_a) = (int(OP, pitch)?, Some(copy));
         }
-        if !p.grouped.packed_b && !(tn && reads_f32) {
+        let reads_b = reads_b && (reads_a || p.grouped.packed_a);
+        if !p.grouped.packed_b && !reads_b {
             let (copy, pitch) = self.to_bf16(p.b, stored_b, p.ldb)?;
             (params.ldb, copy_b) = (int(OP, pitch)?, Some(copy));
         }
         let a = copy_a.as_ref().map_or(p.a, Memory::address);
         let b = copy_b.as_ref().map_or(p.b, Memory::address);
         // A column of ones in the padding of B gives the sums of A.
-        params.sums = (p.sums[0] != 0 && tn && reads_f32 && p.n % columns != 0).into();
-        let (storage, packed) = (["nt", "nn", "tn"][p.storage as usize], if reads_f32 { "" } else { "_packed" });
-        let kernel = format!("gemm_bf16_{storage}_{rows}x{columns}{packed}");
+        params.sums = (p.sums[0] != 0 && reads_b && p.n % columns != 0).into();
+        let types = match (reads_a, reads_b) {
+            (true, _) => "",
+            (false, true) => "_mixed",
+            (false, false) => "_packed",
+        };
+        let kernel = format!("gemm_bf16_{}_{rows}x{columns}{types}", ["nt", "nn", "tn"][p.storage as usize]);
         let shared = shared_bf16(p.storage, rows, columns);
-        self.in_pieces(p, params, pieces, |params, bias, out| {
-            launch!(self, &kernel, grid, threads, shared; params, a, b, bias, out)
-        })?;
+        self.in_pieces(
+            p,
+            params,
+            pieces,
+            |params, bias, out| launch!(self, &kernel, grid, threads, shared; params, a, b, bias, out),
+        )?;
         if params.sums == 0 { self.sum_columns(p) } else { Ok(()) }
     }
 
@@ -191,7 +213,13 @@ impl Cuda {
 
     /// The sums of A that a product asks for, by themselves.
     fn sum_columns(&self, p: &Product) -> Result<()> {
-        if p.sums[0] == 0 { Ok(()) } else { self.column_sums(p.a, p.k, p.m, p.sums[0], p.sums[1]) }
+        if p.sums[0] == 0 {
+            return Ok(());
+        }
+        if p.grouped.packed_a {
+            return Err(Error::Unsupported { op: "gemm", message: "column sums of bf16 by themselves".into() });
+        }
+        self.column_sums(p.a, p.k, p.m, p.sums[0], p.sums[1])
     }
 
     /// Matrices `[rows,width]` as one bf16 matrix, one below the other; returns it with its pitch.

@@ -149,26 +149,52 @@ pub fn backward(
     let p = dims.params(OP, gate, true)?;
     let Saved { gates, cells, out } = saved;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
+    // Products round the gradients of the gates to bf16: where the recurrence can, it does so itself.
+    let rounded = cuda.precision() == Precision::Bf16
+        && dims.resident(cuda).is_some()
+        && Product::has_room_for_sums(4 * hidden, at(inp), dims.inputs);
+    let mut dgates = DGates { rounded, memory: gates };
     if let Some(sequences) = dims.resident(cuda) {
-        let kernel = format!("lstm_resident_backward_{sequences}");
         let grid = [batch.div_ceil(sequences), 2, 1];
-        launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates.address(), cells.address(), at(dout))?;
+        let kernel = format!("lstm_resident_backward_{sequences}{}", if rounded { "_bf16" } else { "" });
+        let gates = dgates.memory.address();
+        if rounded {
+            let result = cuda.scratch::<half::bf16>(2 * dims.rows() * 4 * hidden)?;
+            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout), result.address())?;
+            dgates.memory = result;
+        } else {
+            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout))?;
+        }
     } else {
         let shared = SEQUENCES * 6 * hidden * 4;
         launch!(cuda, "lstm_backward", [batch.div_ceil(SEQUENCES), 2, 1], dims.threads(), shared;
-            p, w0, w1, gates.address(), cells.address(), at(dout))?;
+            p, w0, w1, dgates.memory.address(), cells.address(), at(dout))?;
     }
     if let Some(grads) = grads {
         for (d, slots) in grads.iter().enumerate() {
-            weight_gradients(cuda, dims, d, inp, &out, dims.gates_at(&gates, d), slots)?;
+            weight_gradients(cuda, dims, d, inp, &out, &dgates, slots)?;
         }
     }
     if !need_input {
         return Ok(None);
     }
     let dinp = cuda.empty(inp.shape())?;
-    input_gradient(cuda, dims, weights, &gates, &dinp)?;
+    input_gradient(cuda, dims, weights, &dgates, &dinp)?;
     Ok(Some(dinp))
+}
+
+/// `[2,B,T,4H]` gradients of the gates before activation, in f32 or rounded to bf16.
+struct DGates {
+    memory: Memory,
+    rounded: bool,
+}
+
+impl DGates {
+    /// Address of row `row` of direction `d`.
+    fn at(&self, dims: Dims, d: usize, row: usize) -> u64 {
+        let size = if self.rounded { 2 } else { 4 };
+        self.memory.address() + ((d * dims.rows() + row) * 4 * dims.hidden * size) as u64
+    }
 }
 
 /// `gates[d] = inp W_ih[d]ᵀ + bias`; on tensor cores both directions as one product, so that `inp` is read once.
@@ -197,19 +223,19 @@ fn project(cuda: &Cuda, dims: Dims, inp: &T, weights: &Weights, gates: &Memory) 
         return [0, 1].into_iter().try_for_each(|d| cuda.product(&one(d)));
     }
     let (stacked, pitch) = stack(cuda, dims, weights)?;
-    let grouped = Grouped { packed_b: true, halves: true, second: None };
+    let grouped = Grouped { packed_b: true, halves: true, ..Grouped::default() };
     cuda.product(&Product { n: 2 * columns, b: stacked.address(), ldb: pitch, grouped, ..one(0) })
 }
 
 /// `dinp = Σ_d dgates[d] W_ih[d]`; on tensor cores as one sum over both directions.
-fn input_gradient(cuda: &Cuda, dims: Dims, weights: &Weights, dgates: &Memory, dinp: &T) -> Result<()> {
+fn input_gradient(cuda: &Cuda, dims: Dims, weights: &Weights, dgates: &DGates, dinp: &T) -> Result<()> {
     let (rows, columns) = (dims.rows(), 4 * dims.hidden);
     let one = |d: usize| Product {
         storage: Storage::Nn,
         m: rows,
         n: dims.inputs,
         k: columns,
-        a: dims.gates_at(dgates, d),
+        a: dgates.at(dims, d, 0),
         lda: columns,
         b: at(&weights[d].weight_ih),
         ldb: dims.inputs,
@@ -221,7 +247,8 @@ fn input_gradient(cuda: &Cuda, dims: Dims, weights: &Weights, dgates: &Memory, d
         return [0, 1].into_iter().try_for_each(|d| cuda.product(&one(d)));
     }
     let (stacked, pitch) = stack(cuda, dims, weights)?;
-    let grouped = Grouped { packed_b: true, halves: false, second: Some((rows * columns, columns * pitch)) };
+    let second = Some((rows * columns, columns * pitch));
+    let grouped = Grouped { packed_a: dgates.rounded, packed_b: true, second, halves: false };
     cuda.product(&Product { b: stacked.address(), ldb: pitch, grouped, ..one(0) })
 }
 
@@ -238,7 +265,7 @@ fn weight_gradients(
     d: usize,
     inp: &T,
     out: &T,
-    dgates: u64,
+    dgates: &DGates,
     slots: &LstmWeights<Cuda>,
 ) -> Result<()> {
     let Dims { time, inputs, hidden, .. } = dims;
@@ -248,13 +275,14 @@ fn weight_gradients(
         m: columns,
         n: inputs,
         k: rows,
-        a: dgates,
+        a: dgates.at(dims, d, 0),
         lda: columns,
         b: at(inp),
         ldb: inputs,
         out: at(&slots.weight_ih),
         accumulate: true,
         sums: [at(&slots.bias_ih), optional(slots.bias_hh.as_ref())],
+        grouped: Grouped { packed_a: dgates.rounded, ..Grouped::default() },
         ..Product::default()
     };
     cuda.product(&ih)?;
@@ -265,7 +293,7 @@ fn weight_gradients(
     cuda.product(&Product {
         n: hidden,
         k: rows - 1,
-        a: dgates + if d == 0 { (columns * 4) as u64 } else { 0 },
+        a: dgates.at(dims, d, usize::from(d == 0)),
         b: at(out) + if d == 0 { 0 } else { (2 * hidden * 4 + hidden * 4) as u64 },
         ldb: 2 * hidden,
         out: at(&slots.weight_hh),

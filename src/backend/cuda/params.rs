@@ -58,7 +58,7 @@ params! {
     /// Multi-head attention.
     AttentionParams {
         dropout: DropoutParams, batch: i32, time: i32, heads: i32, head_size: i32, relu: i32, pitch: i32, scale: f32,
-        reserved: i32,
+        head_pitch: i32,
     }
     /// Readout of `[batch,channels]`.
     ReadoutParams { batch: i32, channels: i32 }
