@@ -60,7 +60,7 @@ fn shared_bf16(padded: usize, own: usize) -> usize {
 
 /// qkv as the tensor-core kernels can read it, and whose heads are `head_pitch` apart: itself, or a copy with padded heads.
 fn readable(cuda: &Cuda, p: &mut AttentionParams, qkv: &T) -> Result<(u64, Option<Memory>)> {
-    if p.head_size % 4 == 0 && at(qkv) % 16 == 0 {
+    if p.head_size % 4 == 0 && at(qkv).is_multiple_of(16) {
         return Ok((at(qkv), None));
     }
     const OP: &str = "attention";

@@ -67,7 +67,7 @@ fn tile(m: usize, n: usize) -> (usize, usize, usize) {
 
 /// Whether the tensor-core kernels can read f32 rows of this address, pitch and width.
 fn reads_f32(at: u64, pitch: usize, width: usize) -> bool {
-    at % 16 == 0 && pitch % 4 == 0 && width % 4 == 0
+    at.is_multiple_of(16) && pitch.is_multiple_of(4) && width.is_multiple_of(4)
 }
 
 /// Bytes of two stages of both operands (kernels/gemm_bf16.cu): k contiguous, or an odd number of 16-byte pieces a row.
