@@ -81,7 +81,7 @@ fn shared_bf16(storage: Storage, rows: usize, columns: usize) -> usize {
 impl Product {
     /// Whether the `Tn` product of a bf16 A of m columns and an f32 B of n can give the sums of A.
     pub fn has_room_for_sums(m: usize, b: u64, n: usize) -> bool {
-        reads_f32(b, n, n) && n % tile(m, n).1 != 0
+        reads_f32(b, n, n) && !n.is_multiple_of(tile(m, n).1)
     }
     /// Rows and columns of A and of B as they are stored.
     fn stored(&self) -> [(usize, usize); 2] {
@@ -174,7 +174,7 @@ impl Cuda {
         let a = copy_a.as_ref().map_or(p.a, Memory::address);
         let b = copy_b.as_ref().map_or(p.b, Memory::address);
         // A column of ones in the padding of B gives the sums of A.
-        params.sums = (p.sums[0] != 0 && reads_b && p.n % columns != 0).into();
+        params.sums = (p.sums[0] != 0 && reads_b && !p.n.is_multiple_of(columns)).into();
         let types = match (reads_a, reads_b) {
             (true, _) => "",
             (false, true) => "_mixed",
