@@ -125,17 +125,18 @@ EPI_KERNEL(dna_conv_fold, 128, 4,
 }
 
 // Forward. Grid (chunks of pooled positions, ceil(C/32), B), 256 threads: lanes walk channels, warps walk pooled positions.
-// GROUP taps share a table of 5^GROUP sums per channel in shared memory (fifth base: N).
-template <int GROUP>
+// GROUP taps share a table of 5^GROUP sums per channel in shared memory (fifth base: N). With TAPS and POOL known, the rows of
+// the table are fetched once for a pooled position, and a look-up is a load and an addition; 0: any. Same bits.
+template <int GROUP, int TAPS = 0, int POOL = 0>
 EPI_DEVICE void dna_conv_forward(const DnaConvParams& p, int chunk, const StepState* step, const uint64_t* planes,
                                  const float* weight, const float* affine, float* out, uint8_t* winner) {
     constexpr int ROWS = GROUP == 1 ? 5 : 25;
-    const int K = p.kernel, groups = ceil_div(K, GROUP);
+    const int K = TAPS != 0 ? TAPS : p.kernel, groups = ceil_div(K, GROUP), pool = POOL != 0 ? POOL : p.pool;
     const int first = int(blockIdx.x) * chunk, last = min(p.pooled, first + chunk);
-    const int start = first * p.pool, bases = (last - first) * p.pool + K;
+    const int start = first * pool, bases = (last - first) * pool + K;
     SharedArena arena;
     float* table = arena.take<float>(groups * ROWS * WARP);
-    uint8_t* index = arena.take<uint8_t>(chunk * p.pool + K);
+    uint8_t* index = arena.take<uint8_t>(chunk * pool + K);
     const int c = int(blockIdx.y) * WARP + lane_id();
     const bool inside = c < p.channels;
     const float centre = inside ? affine[c] : 0.0f, scale = inside ? affine[p.channels + c] : 0.0f;
@@ -164,10 +165,18 @@ EPI_DEVICE void dna_conv_forward(const DnaConvParams& p, int chunk, const StepSt
     for (int pooled = first + warp_id(); pooled < last; pooled += 8) {
         float best = -INFINITY;
         int best_j = 0;
-        const uint8_t* window = index + (pooled - first) * p.pool;
-        for (int j = 0; j < p.pool; ++j) {
+        const uint8_t* window = index + (pooled - first) * pool;
+        constexpr int KNOWN = TAPS != 0 ? POOL + (TAPS - 1) / GROUP * GROUP : 1;
+        const float* row[KNOWN];
+        if constexpr (TAPS != 0)
+            EPI_UNROLL for (int i = 0; i < KNOWN; ++i) row[i] = table + window[i] * WARP + lane_id();
+        EPI_UNROLL_BY(POOL != 0 ? POOL : 1) for (int j = 0; j < pool; ++j) {
             float sum = 0.0f;
-            for (int g = 0; g < groups; ++g) sum += table[(g * ROWS + window[j + g * GROUP]) * WARP + lane_id()];
+            if constexpr (TAPS != 0) {
+                EPI_UNROLL for (int g = 0; g < ceil_div(TAPS, GROUP); ++g) sum += row[j + g * GROUP][g * ROWS * WARP];
+            } else {
+                for (int g = 0; g < groups; ++g) sum += table[(g * ROWS + window[j + g * GROUP]) * WARP + lane_id()];
+            }
             const float value = fmaf(sum - centre, scale, shift);
             if (value > best || value != value) { // NaN must not vanish
                 best = value;
@@ -187,6 +196,12 @@ EPI_KERNEL(dna_conv_forward_1, 256, 2,
            (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
             float* out, uint8_t* winner)) {
     dna_conv_forward<1>(p, chunk, step, planes, weight, affine, out, winner);
+}
+// 13 taps pooled by 6: EPSAT's.
+EPI_KERNEL(dna_conv_forward_2_13_6, 256, 2,
+           (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
+            float* out, uint8_t* winner)) {
+    dna_conv_forward<2, 13, 6>(p, chunk, step, planes, weight, affine, out, winner);
 }
 EPI_KERNEL(dna_conv_forward_2, 256, 2,
            (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,

@@ -68,12 +68,22 @@ EPI_KERNEL(gemm_tn_small, 256, 3, (Gemm p, const float* a, const float* b, const
     gemm_tn<64, 64, 16>(p, a, b, bias, out);
 }
 
-// out[i] (+)= Σ_chunk partial[chunk,i], chunks in order; `count` = m n, rows of out have pitch ldc.
-EPI_KERNEL(gemm_reduce, 256, 4, (Gemm p, int chunks, const float* partial, float* out)) {
-    const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
-    if (i >= p.m * p.n) return;
+// out[m,n] (+)= relu?(bias[n] + Σ_chunk partial[chunk,m,n]), chunks in order; rows of out have pitch ldc. With p.sums, column
+// n of the partial sums is added to sums0[m] and, where there is one, sums1[m].
+EPI_KERNEL(gemm_reduce, 256, 4,
+           (Gemm p, int chunks, const float* partial, const float* bias, float* out, float* sums0, float* sums1)) {
+    const int i = int(blockIdx.x * blockDim.x + threadIdx.x), width = p.n + p.sums;
+    if (i >= p.m * width) return;
+    const int row = i / width, column = i % width;
     float sum = 0.0f;
-    for (int chunk = 0; chunk < chunks; ++chunk) sum += partial[size_t(chunk) * p.m * p.n + i];
-    float* target = out + size_t(i / p.n) * p.ldc + i % p.n;
-    *target = p.accumulate ? *target + sum : sum;
+    for (int chunk = 0; chunk < chunks; ++chunk) sum += partial[size_t(chunk) * p.m * width + i];
+    if (column == p.n) {
+        sums0[row] += sum;
+        if (sums1 != nullptr) sums1[row] += sum;
+        return;
+    }
+    float* target = out + size_t(row) * p.ldc + column;
+    if (bias != nullptr) sum += bias[column];
+    if (p.accumulate) sum += *target;
+    *target = p.relu ? relu(sum) : sum;
 }

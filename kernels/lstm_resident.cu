@@ -7,6 +7,7 @@
 // A thread holds its own unit and its own sequence first, the others second: which ones these are is decided by addresses when
 // weights and h are loaded, so the sums are exchanged without selecting among registers.
 // Variants: SEQ = 2 (half the blocks), SEQ = 1 (when blocks would leave multiprocessors idle).
+// backward_<SEQ>_bf16 writes the gate gradients in bf16 beside the gates, not in f32 in their place.
 // Deterministic: slices are added as (0+2) + (1+3); same bits for SEQ = 1 and 2.
 // Source: Diamos et al. 2016, "Persistent RNNs".
 #include "include/common.cuh"
@@ -43,11 +44,11 @@ template <int SEQ> EPI_DEVICE float gather_slices(const float (&partial)[SEQ * 2
 
 // The four gates of one unit, H apart.
 EPI_DEVICE float4 gates_from(const float* at) { return make_float4(at[0], at[H], at[2 * H], at[3 * H]); }
-EPI_DEVICE void gates_to(const float4& value, float* at) {
-    at[0] = value.x;
-    at[H] = value.y;
-    at[2 * H] = value.z;
-    at[3 * H] = value.w;
+template <class T> EPI_DEVICE void gates_to(const float4& value, T* at) {
+    at[0] = from_float<T>(value.x);
+    at[H] = from_float<T>(value.y);
+    at[2 * H] = from_float<T>(value.z);
+    at[3 * H] = from_float<T>(value.w);
 }
 
 template <int SEQ>
@@ -129,9 +130,10 @@ EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* 
     return {gates_from(gates), dout[0], none ? 0.0f : previous[0]};
 }
 
-template <int SEQ>
-EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0, const float* weight1, float* gates,
-                                       const float* cells, const float* dout, float* dgates) {
+// The gradients of the gates go to `result`: in place of `gates`, or to a buffer like it in bf16, which is what products need.
+template <int SEQ, class T>
+EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0, const float* weight1, const float* gates,
+                                       const float* cells, const float* dout, T* result, float* dgates) {
     const int direction = int(blockIdx.y), first = int(blockIdx.x) * SEQ;
     const Seat<SEQ> seat(p.batch - first);
     const float* weight = direction == 0 ? weight0 : weight1;
@@ -146,7 +148,8 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
     Saved ahead = {};
     // Where this step reads and writes, from the last one on: pointers that move with time.
     const int first_step = direction == 0 ? last : 0, back = direction == 0 ? -1 : 1;
-    float* gates_now = gates + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
+    const float* gates_now = gates + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
+    T* result_now = result + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
     const float* cell_now = cells + row_at(p, direction, b, first_step) * H + seat.unit;
     const float* dout_now = dout + output_at(p, direction, b, first_step) + seat.unit;
     if (seat.owner) {
@@ -163,9 +166,10 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
             cell = saved.previous;
             dcell = g.dc;
             gates_to(g.da, now + seat.sequence * 4 * H + seat.unit);
-            gates_to(g.da, gates_now);
+            gates_to(g.da, result_now);
         }
         gates_now += back * 4 * H;
+        result_now += back * 4 * H;
         cell_now += back * H;
         dout_now += back * 2 * H;
         __syncthreads();
@@ -194,7 +198,7 @@ EPI_KERNEL(lstm_resident_forward_1, THREADS, 1,
 EPI_KERNEL(lstm_resident_backward_1, THREADS, 1,
            (LstmParams p, const float* weight0, const float* weight1, float* gates, const float* cells, const float* dout)) {
     EPI_SHARED(float, dgates, 2 * 1 * 4 * H);
-    lstm_resident_backward<1>(p, weight0, weight1, gates, cells, dout, dgates);
+    lstm_resident_backward<1>(p, weight0, weight1, gates, cells, dout, gates, dgates);
 }
 EPI_KERNEL(lstm_resident_forward_2, THREADS, 1,
            (LstmParams p, const float* weight0, const float* weight1, float* gates, float* cells, float* out)) {
@@ -204,5 +208,17 @@ EPI_KERNEL(lstm_resident_forward_2, THREADS, 1,
 EPI_KERNEL(lstm_resident_backward_2, THREADS, 1,
            (LstmParams p, const float* weight0, const float* weight1, float* gates, const float* cells, const float* dout)) {
     EPI_SHARED(float, dgates, 2 * 2 * 4 * H);
-    lstm_resident_backward<2>(p, weight0, weight1, gates, cells, dout, dgates);
+    lstm_resident_backward<2>(p, weight0, weight1, gates, cells, dout, gates, dgates);
+}
+EPI_KERNEL(lstm_resident_backward_1_bf16, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, const float* gates, const float* cells, const float* dout,
+            bf16* result)) {
+    EPI_SHARED(float, dgates, 2 * 1 * 4 * H);
+    lstm_resident_backward<1>(p, weight0, weight1, gates, cells, dout, result, dgates);
+}
+EPI_KERNEL(lstm_resident_backward_2_bf16, THREADS, 1,
+           (LstmParams p, const float* weight0, const float* weight1, const float* gates, const float* cells, const float* dout,
+            bf16* result)) {
+    EPI_SHARED(float, dgates, 2 * 2 * 4 * H);
+    lstm_resident_backward<2>(p, weight0, weight1, gates, cells, dout, result, dgates);
 }

@@ -11,8 +11,9 @@ arithmetic is counted, instruction by instruction. A launch takes no less than t
   issue    its instructions, one a cycle in each of the four quarters of a multiprocessor,
   tensor   its mma instructions, at the data sheet's rate (H100: at 62 % of it, which is what mma.sync reaches),
   memory   the bytes that it must move, at 85 % of the data sheet's rate,
-stretched where its blocks do not fill whole waves; recurrences take their instructions plus a fixed latency a step. Not in
-the model: bank conflicts, stalls that other warps do not hide, caches. Expect a card to need 1.1 to 1.5 times as much.
+the first two on the multiprocessor that gets most of its blocks; recurrences take their instructions plus a fixed latency a
+step. Not in the model: bank conflicts, stalls that other warps do not hide, caches. Expect a card to need 1.1 to 1.5 times as
+much.
 """
 import argparse
 import collections
@@ -48,8 +49,11 @@ class Kernel:
 
     def __init__(self, name, code, registers, shared):
         self.name, self.registers, self.shared = name, registers, shared
+        # What a branch back across the end of the program leads from is code set aside for the rare case, no loop.
+        ends = [at for at, op, _ in code if op == "EXIT"]
         loops = [(int(m.group(1), 16), at) for at, op, args in code
                  for m in [re.search(r"0x([0-9a-f]+)", args)] if op.startswith("BRA") and m and int(m.group(1), 16) < at]
+        loops = [(lo, hi) for lo, hi in loops if not any(lo <= at <= hi for at in ends)]
         inside = lambda lo, hi: [op for at, op, _ in code if lo <= at <= hi]
         work = lambda ops: sum(op.startswith(("FFMA", "HMMA")) for op in ops)
         outer = max(loops, key=lambda l: (work(inside(*l)), l[1] - l[0]), default=(0, code[-1][0]))
@@ -74,12 +78,13 @@ def kernels(images, arch):
         name, code = None, {}
         for line in dump("-sass").splitlines():
             start = re.match(r"\s*Function : (\S+)", line)
-            op = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(\S+)\s*(.*?);", line)
+            op = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?(\S+)\s*(.*?);", line)
             if start:
                 name = start.group(1)
                 code[name] = []
-            elif op and name and not op.group(2).startswith("NOP"):
-                code[name].append((int(op.group(1), 16), op.group(2), op.group(3)))
+            elif op and name and not op.group(3).startswith("NOP"):
+                what = op.group(3) + "?" * (op.group(3) == "EXIT" and op.group(2) is not None) # an EXIT that not all threads take
+                code[name].append((int(op.group(1), 16), what, op.group(4)))
         for name, ops in code.items():
             number = lambda what: int(re.search(what + r":(\d+)", usage.get(name, "")).group(1))
             found[name] = Kernel(name, ops, number("REG"), number("SHARED"))
@@ -95,49 +100,73 @@ def resident(card, kernel, launch):
     return max(1, min(card.blocks, card.warps // warps, registers, card.shared // room))
 
 
-def stretch(card, kernel, launch):
-    """How much longer the last wave of blocks makes a launch."""
-    blocks, at_once = math.prod(launch["blocks"]), card.sms * resident(card, kernel, launch)
-    return math.ceil(blocks / at_once) * at_once / blocks if blocks > at_once else card.sms / min(blocks, card.sms)
+def stretch(card, launch):
+    """Blocks of the busiest multiprocessor over those of an average one."""
+    blocks = math.prod(launch["blocks"])
+    return -(-blocks // card.sms) * card.sms / blocks
 
 
-def moved(launch, width):
-    """Bytes of a launch whose parameters tell them; None otherwise. `width`: of the inputs of products."""
+def operands(kernel):
+    """Bytes of an element of A and of B as a product reads them."""
+    if not kernel.startswith("gemm_bf16"):
+        return 4, 4
+    if kernel.endswith("_packed"):
+        return 2, 2
+    return 2 if kernel.endswith("_mixed") else 4, 4 if "_tn_" in kernel else 2
+
+
+def moved(launch):
+    """Bytes of a launch whose parameters tell them; None otherwise."""
     p, kernel = launch["params"], launch["kernel"]
-    if kernel.startswith("gemm_reduce"):
-        return None
-    if kernel.startswith("gemm_"):
+    if kernel == "gemm_reduce":
         m, n, k = p[:3]
-        return width * (m * k + k * n) + 4 * m * n * launch["blocks"][2]
+        return 4 * m * (n + p[15]) * -(-k // p[6]) + 4 * m * n * (1 + p[8])
+    if kernel.startswith("gemm_"):
+        (m, n, k), (a, b) = p[:3], operands(kernel)
+        return p[10] * (a * m * k + b * k * n) + 4 * m * (n + p[15]) * launch["blocks"][2]
     if kernel == "to_bf16_rows":
         return p[0] * (4 * p[1] + 2 * p[3])
+    if kernel == "column_sum_partial":
+        return 4 * p[0] * p[1]
+    if kernel.startswith("attention_"):
+        values = p[6] * p[7] * p[8] * p[9]  # of an output
+        each = {"forward": 16, "backward_query": 18, "backward_key_value": 22, "prepare": 10, "delta": 8}
+        return next((count * values for what, count in each.items() if what in kernel), None)
+    if kernel.startswith("dna_conv_forward"):
+        return 5 * p[6] * p[13] * p[9]
     if kernel in ("fill", "copy"):
         return p[0] * (1 if kernel == "fill" else 2)
     return None
 
 
-def seconds(card, kernel, launch, width):
+def halves(p):
+    """Steps of 16 that the chunks of a tensor-core product take, those of all its chunks together."""
+    k, chunk = p[2], p[6]
+    return p[10] * (k // chunk * -(-chunk // 16) + -(-(k % chunk) // 16))
+
+
+def seconds(card, kernel, launch):
     """Lower bound of one launch, and what sets it; None where only the primitive's own cost can tell."""
     p, name = launch["params"], launch["kernel"]
     if name in ("fill", "copy"):
-        return moved(launch, width) / (0.85 * card.memory), "memory"
+        return moved(launch) / (0.85 * card.memory), "memory"
     warps, blocks = -(-launch["threads"] // 32), math.prod(launch["blocks"])
     quarters = 4 * card.sms
     if name.startswith("lstm_resident"):
         cycles = p[1] * (kernel.issue * -(-warps // 4) + STEP_LATENCY)
         waves = math.ceil(blocks / (card.sms * resident(card, kernel, launch)))
         return waves * cycles / card.clock, "recurrence"
-    memory = moved(launch, width)
+    memory = moved(launch)
     times = {"memory": memory / (0.85 * card.memory)} if memory else {}
-    flops = None
     if name.startswith("gemm_bf16"):
-        turns = -(-min(p[6], p[2]) // 32) * blocks * warps
+        turns = halves(p) / 2 * blocks / launch["blocks"][2] * warps
         times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
     elif name.startswith("gemm_") and name != "gemm_reduce":
-        flops = 2 * p[0] * p[1] * p[2]
-        times["issue"] = flops / 64 / kernel.share()
+        times["issue"] = p[0] * p[1] * p[2] / 32 / kernel.share()
+    elif name == "dna_conv_forward_2_13_6":  # a turn is a pooled position of 32 channels
+        times["issue"] = p[6] * p[13] * -(-p[9] // 32) * kernel.issue
     elif re.match(r"attention_bf16_(forward|backward)", name):
-        turns = -(-p[7] // 64) * blocks * warps
+        turns = -(-p[7] // 64) * -(-p[7] // 16) * p[6] * p[8]  # a warp has 16 rows; those without any do nothing
         times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
     elif re.match(r"attention_(forward|backward)", name):
         turns = -(-p[7] // 64) * blocks * warps
@@ -149,24 +178,25 @@ def seconds(card, kernel, launch, width):
         return None
     for what in ("issue", "tensor"):
         if what in times:
-            times[what] *= stretch(card, kernel, launch) / quarters / card.clock
+            times[what] *= stretch(card, launch) / quarters / card.clock
     what = max(times, key=times.get)
     return times[what], what
 
 
-def predict(card, code, case, width):
+def predict(card, code, case):
     """Seconds of a primitive, and what sets most of them."""
     total, by, rest = 0.0, collections.Counter(), False
     for launch in case["launches"]:
         total += LAUNCH
         by["launches"] += LAUNCH
-        found = seconds(card, code.get(launch["kernel"]), launch, width)
+        found = seconds(card, code.get(launch["kernel"]), launch)
         if found is None:
             rest = True
             continue
         total += found[0]
         by[found[1]] += found[0]
-    if rest and not set(by) - {"launches", "memory"}:
+    own = r"gemm_(?!reduce)|attention_.*ward|lstm_resident|dna_conv_forward_2_13_6"
+    if rest and not any(re.match(own, launch["kernel"]) for launch in case["launches"]):
         # No launch with a formula of its own: what the contract asks for, every multiply-add an instruction.
         main = max((code[l["kernel"]] for l in case["launches"] if l["kernel"] in code), key=lambda k: k.ffma, default=None)
         share = max(0.1, main.share()) if main else 0.1
@@ -187,9 +217,9 @@ def table(engine, images):
     code = {card.name: kernels(images, card.arch) for card in CARDS}
     times = {}
     for card in CARDS:
-        for precision, width in (("f32", 4), ("bf16", 2)):
+        for precision in ("f32", "bf16"):
             for name, case in plan(engine, card, precision).items():
-                times[name, card.name, precision] = predict(card, code[card.name], case, width)
+                times[name, card.name, precision] = predict(card, code[card.name], case)
     columns = [(card.name, precision) for card in CARDS for precision in ("f32", "bf16")]
     lines = ["| primitive, times a step | " + " | ".join(f"{c}, {p}, ms" for c, p in columns) + " |",
              "| --- |" + " --: |" * len(columns)]
@@ -217,8 +247,8 @@ def main():
     options.add_argument("--check", action="store_true", help="only say whether the table is up to date")
     check = options.parse_args().check
     engine = os.environ.get("ENGINE", str(ROOT / "target/release/epi-engine"))
-    found = sorted(ROOT.glob("target/*/build/epi-engine-*/out/cuda"), key=lambda p: p.stat().st_mtime)
-    images = pathlib.Path(os.environ["IMAGES"]) if "IMAGES" in os.environ else found[-1] if found else None
+    found = sorted(ROOT.glob("target/*/build/epi-engine-*/out/cuda/gemm.fatbin"), key=lambda p: p.stat().st_mtime)
+    images = pathlib.Path(os.environ["IMAGES"]) if "IMAGES" in os.environ else found[-1].parent if found else None
     if images is None:
         sys.exit("no images: build with nvcc first (make cuda-toolchain build)")
     path = ROOT / "docs/benchmarks.md"

@@ -74,6 +74,18 @@ struct SharedArena {
     }
 };
 
+/// 2^x to within 2 units in the last place; results below the smallest normal number become zero.
+EPI_DEVICE float exp2_approx(float x) {
+#if defined(__CUDACC__)
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+#else
+    const float out = exp2f(x);
+    return out < 1.17549435e-38f ? 0.0f : out;
+#endif
+}
+
 // ---- bfloat16 -------------------------------------------------------------------------------------------------------
 /// A bfloat16: the upper half of a float. A plain bit pattern, so that arrays of it may live in shared memory.
 struct alignas(2) bf16 {

@@ -12,9 +12,11 @@ struct PositionSum {
 
 /// C[m,n] (+)= Σ_k A[m,k] B[k,n]; `ld*` are row pitches of the stored matrices, in elements. The k range is cut into
 /// gridDim.z chunks of `k_chunk`; more than one chunk writes partial sums [chunk,m,n] instead of C. Rows k of A with
-/// k % mask_period == mask_period - 1 count as zero (mask_period 0: none).
+/// k % mask_period == mask_period - 1 count as zero (mask_period 0: none). Tensor cores only: the sum goes on over `parts`
+/// pairs of operands, the next ones part_a and part_b elements further; columns from `split` on are written `jump` elements
+/// further; with `sums`, one more column follows: Σ_k A[m,k].
 struct Gemm {
-    int m, n, k, lda, ldb, ldc, k_chunk, mask_period, accumulate, relu;
+    int m, n, k, lda, ldb, ldc, k_chunk, mask_period, accumulate, relu, parts, part_a, part_b, split, jump, sums;
 };
 
 /// Strided correlation of [batch,length,inputs] with [outputs,inputs,kernel] giving [batch,out_length,outputs], then LeakyReLU
@@ -67,7 +69,7 @@ struct AttentionParams {
     DropoutParams dropout;
     int batch, time, heads, head_size, relu, pitch;
     float scale;
-    int reserved;
+    int head_pitch; // of qkv as tensor cores read it
 };
 
 /// `bases` = batch times `length`, sums in chunks of `chunk` bases; DNA of `words` 64-bit words per plane and sample.
@@ -125,7 +127,7 @@ struct OrderEntry {
     X(StepState, 28)                                                                                                   \
     X(DropoutParams, 24)                                                                                               \
     X(PositionSum, 12)                                                                                                 \
-    X(Gemm, 40)                                                                                                        \
+    X(Gemm, 64)                                                                                                        \
     X(Conv, 44)                                                                                                        \
     X(Columns, 12)                                                                                                     \
     X(BatchNormParams, 28)                                                                                             \

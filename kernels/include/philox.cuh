@@ -4,22 +4,24 @@
 #pragma once
 #include "common.cuh"
 
-/// Four words from a 128-bit counter and a 64-bit key.
-EPI_DEVICE uint4 philox(uint4 counter, uint2 key) {
+/// Four words from each of N 128-bit counters and a 64-bit key.
+template <int N> EPI_DEVICE void philox(uint4 (&counter)[N], uint2 key) {
     EPI_UNROLL for (int round = 0; round < 10; ++round) {
-        const uint32_t high0 = __umulhi(0xD2511F53u, counter.x), low0 = 0xD2511F53u * counter.x;
-        const uint32_t high1 = __umulhi(0xCD9E8D57u, counter.z), low1 = 0xCD9E8D57u * counter.z;
-        counter = make_uint4(high1 ^ counter.y ^ key.x, low1, high0 ^ counter.w ^ key.y, low0);
+        EPI_UNROLL for (int i = 0; i < N; ++i) {
+            const uint64_t first = uint64_t(0xD2511F53u) * counter[i].x, second = uint64_t(0xCD9E8D57u) * counter[i].z;
+            counter[i] = make_uint4(uint32_t(second >> 32) ^ counter[i].y ^ key.x, uint32_t(second),
+                                    uint32_t(first >> 32) ^ counter[i].w ^ key.y, uint32_t(first));
+        }
         key.x += 0x9E3779B9u;
         key.y += 0xBB67AE85u;
     }
-    return counter;
 }
 
 /// Block `block` of the stream (seed, stream, step): `rng::block`.
 EPI_DEVICE uint4 philox_block(uint64_t seed, uint32_t stream, uint32_t step, uint64_t block) {
-    return philox(make_uint4(uint32_t(block), uint32_t(block >> 32), stream, step),
-                  make_uint2(uint32_t(seed), uint32_t(seed >> 32)));
+    uint4 counter[1] = {make_uint4(uint32_t(block), uint32_t(block >> 32), stream, step)};
+    philox(counter, make_uint2(uint32_t(seed), uint32_t(seed >> 32)));
+    return counter[0];
 }
 
 /// Dropout of one layer as kernels receive it; `threshold` and `scale` come from rng::Dropout. All zeros: no dropout

@@ -54,9 +54,17 @@ fn linear(rows: &'static [usize], inputs: usize, outputs: usize) -> Linear {
 fn tensor_core_products_are_exact_on_whole_numbers() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
-        for (rows, inputs, outputs) in
-            [(&[1][..], 1, 1), (&[17], 16, 8), (&[65], 31, 63), (&[5], 200, 130), (&[64], 32, 64), (&[66], 97, 7)]
-        {
+        for (rows, inputs, outputs) in [
+            (&[1][..], 1, 1),
+            (&[17], 16, 8),
+            (&[65], 31, 63),
+            (&[5], 200, 130),
+            (&[70], 100, 100), // from here on f32 operands, rounded inside; each tile once
+            (&[128], 36, 104),
+            (&[150], 64, 128),
+            (&[127], 20, 127),
+            (&[3], 2112, 12), // k is cut
+        ] {
             check_exactly(&b, &linear(rows, inputs, outputs));
         }
     }
@@ -66,7 +74,16 @@ fn tensor_core_products_are_exact_on_whole_numbers() {
 fn tensor_core_products_differentiate() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
-        for (rows, inputs, outputs) in [(&[1][..], 1, 1), (&[65], 31, 63), (&[1001], 17, 30), (&[300], 100, 66)] {
+        for (rows, inputs, outputs) in [
+            (&[1][..], 1, 1),
+            (&[65], 31, 63),
+            (&[1001], 17, 30),
+            (&[1001], 20, 32), // from here on f32 operands; with sums of dout in the padding, where there is any
+            (&[300], 100, 64),
+            (&[517], 128, 120),
+            (&[31], 104, 128),
+            (&[2], 4, 4),
+        ] {
             check_roughly(&b, &linear(rows, inputs, outputs), 0.02);
         }
     }
@@ -128,7 +145,7 @@ fn tensor_core_attention_cuts_where_relu_did() {
 fn tensor_core_lstm_agrees() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
-        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 37, 40, 100]] {
+        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100], [3, 7, 8, 100], [2, 5, 10, 100]] {
             check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03);
         }
     }

@@ -26,7 +26,7 @@ fn params(op: &'static str, qkv: &T, spec: &Attention) -> Result<AttentionParams
         relu: spec.relu.into(),
         pitch: int(op, Attention::pitch(time))?,
         scale: (1.0 / (head_size as f64).sqrt()) as f32,
-        reserved: 0,
+        head_pitch: int(op, head_size)?,
     })
 }
 
@@ -46,31 +46,44 @@ fn shared(padded: usize, rows: usize, columns: usize) -> usize {
     rows * piece(TILE * (padded + 1)) + columns * piece(padded * (TILE + 4)) + piece(TILE * (TILE + 1))
 }
 
-/// Bytes of `tiles` bf16 tiles `[64, D]`.
-fn shared_bf16(padded: usize, tiles: usize) -> usize {
-    tiles * TILE * padded * 2
+/// Rows of a block of the tensor-core kernels.
+const ROWS_BF16: usize = 128;
+
+fn grid_bf16(p: &AttentionParams) -> [usize; 3] {
+    [(p.time as usize).div_ceil(ROWS_BF16), p.heads as usize, p.batch as usize]
 }
 
-/// A bf16 copy of `inp` `[B,T,parts*heads*D]` as `[parts,B,heads,T,padded]`; zero where `mask`, if any, is not positive.
-fn pack(cuda: &Cuda, p: AttentionParams, parts: usize, inp: u64, mask: u64) -> Result<Memory> {
+/// Bytes of `own` bf16 tiles `[128, D]` of a block, and of two stages of two tiles `[64, D]` that stream past them.
+fn shared_bf16(padded: usize, own: usize) -> usize {
+    (own * ROWS_BF16 + 2 * 2 * TILE) * padded * 2
+}
+
+/// qkv as the tensor-core kernels can read it, and whose heads are `head_pitch` apart: itself, or a copy with padded heads.
+fn readable(cuda: &Cuda, p: &mut AttentionParams, qkv: &T) -> Result<(u64, Option<Memory>)> {
+    if p.head_size % 4 == 0 && at(qkv).is_multiple_of(16) {
+        return Ok((at(qkv), None));
+    }
+    const OP: &str = "attention";
     let size = padded(p.head_size as usize);
-    let count = parts * p.batch as usize * p.heads as usize * p.time as usize * size;
-    let packed = cuda.scratch::<half::bf16>(count)?;
-    launch!(cuda, "attention_pack", Cuda::spread(count / 2), 256, 0;
-        p, parts as i32, size as i32, inp, mask, packed.address())?;
-    Ok(packed)
+    let rows = qkv.len() / p.head_size as usize;
+    int(OP, rows * size)?;
+    let copy = cuda.scratch::<f32>(rows * size)?;
+    launch!(cuda, "attention_pad", Cuda::spread(rows * size), 256, 0;
+        int(OP, rows)?, p.head_size, size as i32, at(qkv), copy.address())?;
+    p.head_pitch = size as i32;
+    Ok((copy.address(), Some(copy)))
 }
 
 pub fn forward(cuda: &Cuda, qkv: &T, spec: &Attention, step: &Step) -> Result<(T, T)> {
-    let p = params("attention", qkv, spec)?;
+    let mut p = params("attention", qkv, spec)?;
     let [batch, time, heads] = [p.batch, p.time, p.heads].map(|n| n as usize);
     let out = cuda.empty(&[batch, time, heads * spec.head_size])?;
     let lse = cuda.empty(&[batch, heads, time])?;
     let size = padded(spec.head_size);
     if cuda.precision() == Precision::Bf16 {
-        let packed = pack(cuda, p, 3, at(qkv), 0)?;
+        let (inp, _copy) = readable(cuda, &mut p, qkv)?;
         let kernel = format!("attention_bf16_forward_{size}");
-        launch!(cuda, &kernel, grid(&p), 128, shared_bf16(size, 5); p, step.address(), packed.address(), at(&out), at(&lse))?;
+        launch!(cuda, &kernel, grid_bf16(&p), 256, shared_bf16(size, 1); p, step.address(), inp, at(&out), at(&lse))?;
     } else {
         let kernel = format!("attention_forward_{size}");
         launch!(cuda, &kernel, grid(&p), 256, shared(size, 2, 1); p, step.address(), at(qkv), at(&out), at(&lse))?;
@@ -80,7 +93,7 @@ pub fn forward(cuda: &Cuda, qkv: &T, spec: &Attention, step: &Step) -> Result<(T
 
 pub fn backward(cuda: &Cuda, qkv: &T, out: &T, lse: &T, dout: &T, spec: &Attention, step: &Step) -> Result<T> {
     const OP: &str = "attention_backward";
-    let p = params(OP, qkv, spec)?;
+    let mut p = params(OP, qkv, spec)?;
     let [batch, time, heads] = [p.batch, p.time, p.heads].map(|n| n as usize);
     out.expect_shape(OP, "out", &[batch, time, heads * spec.head_size])?;
     dout.expect_shape(OP, "dout", &[batch, time, heads * spec.head_size])?;
@@ -88,18 +101,20 @@ pub fn backward(cuda: &Cuda, qkv: &T, out: &T, lse: &T, dout: &T, spec: &Attenti
     let dqkv = cuda.empty(qkv.shape())?;
     let rows = batch * heads * time;
     let delta = cuda.scratch::<f32>(rows)?;
-    launch!(cuda, "attention_delta", [rows.div_ceil(8), 1, 1], 256, 0; p, at(out), at(dout), delta.address())?;
     let size = padded(spec.head_size);
     if cuda.precision() == Precision::Bf16 {
-        let packed = pack(cuda, p, 3, at(qkv), 0)?;
-        let packed_dout = pack(cuda, p, 1, at(dout), if spec.relu { at(out) } else { 0 })?;
+        let (inp, _copy) = readable(cuda, &mut p, qkv)?;
+        let packed = cuda.scratch::<half::bf16>(rows * size)?;
+        launch!(cuda, "attention_prepare", [rows.div_ceil(512 / size), 1, 1], 256, 0;
+            p, size as i32, at(out), at(dout), delta.address(), packed.address())?;
         for (part, vectors) in [("query", 0), ("key_value", 4 * TILE * 4)] {
             let kernel = format!("attention_bf16_backward_{part}_{size}");
-            launch!(cuda, &kernel, grid(&p), 128, shared_bf16(size, 6) + vectors;
-                p, step.address(), packed.address(), packed_dout.address(), at(lse), delta.address(), at(&dqkv))?;
+            launch!(cuda, &kernel, grid_bf16(&p), 256, shared_bf16(size, 2) + vectors;
+                p, step.address(), inp, packed.address(), at(lse), delta.address(), at(&dqkv))?;
         }
         return Ok(dqkv);
     }
+    launch!(cuda, "attention_delta", [rows.div_ceil(8), 1, 1], 256, 0; p, at(out), at(dout), delta.address())?;
     for part in ["query", "key_value"] {
         let kernel = format!("attention_backward_{part}_{size}");
         launch!(cuda, &kernel, grid(&p), 256, shared(size, 2, 2);

@@ -150,6 +150,7 @@ pub fn forward(
         (spec.kernel.div_ceil(group) * rows * 32 * 4) + (chunk * spec.pool + spec.kernel).next_multiple_of(16)
     };
     let (kernel, shared) = match shared(2, 25) {
+        bytes if bytes <= SHARED_LIMIT && (spec.kernel, spec.pool) == (13, 6) => ("dna_conv_forward_2_13_6", bytes),
         bytes if bytes <= SHARED_LIMIT => ("dna_conv_forward_2", bytes),
         _ => ("dna_conv_forward_1", shared(1, 5)),
     };

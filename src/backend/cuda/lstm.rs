@@ -1,8 +1,8 @@
 //! Bidirectional LSTM layers (kernels/lstm.cu, lstm_resident.cu; products by gemm).
 
-use super::gemm::{Product, Storage};
+use super::gemm::{Grouped, Product, Storage};
 use super::params::LstmParams;
-use super::{Cuda, Memory, T, at, int, optional};
+use super::{Cuda, Memory, Precision, T, at, int, optional};
 use crate::backend::{Gate, LstmWeights};
 use crate::error::{Error, Result};
 
@@ -108,32 +108,12 @@ impl Dims {
 pub fn forward(cuda: &Cuda, inp: &T, weights: &Weights, gate: Gate, save: bool) -> Result<(T, Option<Saved>)> {
     const OP: &str = "lstm";
     let dims = Dims::of(OP, inp, weights)?;
-    let Dims { batch, time, inputs, hidden } = dims;
+    let Dims { batch, time, hidden, .. } = dims;
     let (rows, columns) = (dims.rows(), 4 * hidden);
     let p = dims.params(OP, gate, save)?;
     let gates = cuda.scratch::<f32>(2 * rows * columns)?;
     let cells = cuda.scratch::<f32>(if save { 2 * rows * hidden } else { 1 })?;
-    let bias = cuda.scratch::<f32>(columns)?;
-    for (d, w) in weights.iter().enumerate() {
-        let grid = Cuda::spread(columns);
-        launch!(cuda, "add_vectors", grid, 256, 0;
-            columns as i32, at(&w.bias_ih), optional(w.bias_hh.as_ref()), bias.address())?;
-        cuda.product(&Product {
-            storage: Storage::Nt,
-            m: rows,
-            n: columns,
-            k: inputs,
-            a: at(inp),
-            lda: inputs,
-            b: at(&w.weight_ih),
-            ldb: inputs,
-            bias: bias.address(),
-            out: dims.gates_at(&gates, d),
-            accumulate: false,
-            relu: false,
-            mask_period: 0,
-        })?;
-    }
+    project(cuda, dims, inp, weights, &gates)?;
     let out = cuda.empty(&[batch, time, 2 * hidden])?;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
     if let Some(sequences) = dims.resident(cuda) {
@@ -163,49 +143,118 @@ pub fn backward(
 ) -> Result<Option<T>> {
     const OP: &str = "lstm_backward";
     let dims = Dims::of(OP, inp, weights)?;
-    let Dims { batch, time, inputs, hidden } = dims;
+    let Dims { batch, time, hidden, .. } = dims;
     dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
     grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
     let p = dims.params(OP, gate, true)?;
     let Saved { gates, cells, out } = saved;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
+    // Products round the gradients of the gates to bf16: where the recurrence can, it does so itself.
+    let rounded = cuda.precision() == Precision::Bf16
+        && dims.resident(cuda).is_some()
+        && Product::has_room_for_sums(4 * hidden, at(inp), dims.inputs);
+    let mut dgates = DGates { rounded, memory: gates };
     if let Some(sequences) = dims.resident(cuda) {
-        let kernel = format!("lstm_resident_backward_{sequences}");
         let grid = [batch.div_ceil(sequences), 2, 1];
-        launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates.address(), cells.address(), at(dout))?;
+        let kernel = format!("lstm_resident_backward_{sequences}{}", if rounded { "_bf16" } else { "" });
+        let gates = dgates.memory.address();
+        if rounded {
+            let result = cuda.scratch::<half::bf16>(2 * dims.rows() * 4 * hidden)?;
+            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout), result.address())?;
+            dgates.memory = result;
+        } else {
+            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout))?;
+        }
     } else {
         let shared = SEQUENCES * 6 * hidden * 4;
         launch!(cuda, "lstm_backward", [batch.div_ceil(SEQUENCES), 2, 1], dims.threads(), shared;
-            p, w0, w1, gates.address(), cells.address(), at(dout))?;
+            p, w0, w1, dgates.memory.address(), cells.address(), at(dout))?;
     }
-    let columns = 4 * hidden;
     if let Some(grads) = grads {
         for (d, slots) in grads.iter().enumerate() {
-            weight_gradients(cuda, dims, d, inp, &out, dims.gates_at(&gates, d), slots)?;
+            weight_gradients(cuda, dims, d, inp, &out, &dgates, slots)?;
         }
     }
     if !need_input {
         return Ok(None);
     }
     let dinp = cuda.empty(inp.shape())?;
-    for (d, w) in weights.iter().enumerate() {
-        cuda.product(&Product {
-            storage: Storage::Nn,
-            m: dims.rows(),
-            n: inputs,
-            k: columns,
-            a: dims.gates_at(&gates, d),
-            lda: columns,
-            b: at(&w.weight_ih),
-            ldb: inputs,
-            bias: 0,
-            out: at(&dinp),
-            accumulate: d == 1,
-            relu: false,
-            mask_period: 0,
-        })?;
-    }
+    input_gradient(cuda, dims, weights, &dgates, &dinp)?;
     Ok(Some(dinp))
+}
+
+/// `[2,B,T,4H]` gradients of the gates before activation, in f32 or rounded to bf16.
+struct DGates {
+    memory: Memory,
+    rounded: bool,
+}
+
+impl DGates {
+    /// Address of row `row` of direction `d`.
+    fn at(&self, dims: Dims, d: usize, row: usize) -> u64 {
+        let size = if self.rounded { 2 } else { 4 };
+        self.memory.address() + ((d * dims.rows() + row) * 4 * dims.hidden * size) as u64
+    }
+}
+
+/// `gates[d] = inp W_ih[d]ᵀ + bias`; on tensor cores both directions as one product, so that `inp` is read once.
+fn project(cuda: &Cuda, dims: Dims, inp: &T, weights: &Weights, gates: &Memory) -> Result<()> {
+    let (rows, columns) = (dims.rows(), 4 * dims.hidden);
+    let bias = cuda.scratch::<f32>(2 * columns)?;
+    let bias_of = |d: usize| bias.address() + (d * columns * 4) as u64;
+    for (d, w) in weights.iter().enumerate() {
+        let grid = Cuda::spread(columns);
+        launch!(cuda, "add_vectors", grid, 256, 0;
+            columns as i32, at(&w.bias_ih), optional(w.bias_hh.as_ref()), bias_of(d))?;
+    }
+    let one = |d: usize| Product {
+        m: rows,
+        n: columns,
+        k: dims.inputs,
+        a: at(inp),
+        lda: dims.inputs,
+        b: at(&weights[d].weight_ih),
+        ldb: dims.inputs,
+        bias: bias_of(d),
+        out: dims.gates_at(gates, d),
+        ..Product::default()
+    };
+    if cuda.precision() == Precision::F32 {
+        return [0, 1].into_iter().try_for_each(|d| cuda.product(&one(d)));
+    }
+    let (stacked, pitch) = stack(cuda, dims, weights)?;
+    let grouped = Grouped { packed_b: true, halves: true, ..Grouped::default() };
+    cuda.product(&Product { n: 2 * columns, b: stacked.address(), ldb: pitch, grouped, ..one(0) })
+}
+
+/// `dinp = Σ_d dgates[d] W_ih[d]`; on tensor cores as one sum over both directions.
+fn input_gradient(cuda: &Cuda, dims: Dims, weights: &Weights, dgates: &DGates, dinp: &T) -> Result<()> {
+    let (rows, columns) = (dims.rows(), 4 * dims.hidden);
+    let one = |d: usize| Product {
+        storage: Storage::Nn,
+        m: rows,
+        n: dims.inputs,
+        k: columns,
+        a: dgates.at(dims, d, 0),
+        lda: columns,
+        b: at(&weights[d].weight_ih),
+        ldb: dims.inputs,
+        out: at(dinp),
+        accumulate: d == 1,
+        ..Product::default()
+    };
+    if cuda.precision() == Precision::F32 {
+        return [0, 1].into_iter().try_for_each(|d| cuda.product(&one(d)));
+    }
+    let (stacked, pitch) = stack(cuda, dims, weights)?;
+    let second = Some((rows * columns, columns * pitch));
+    let grouped = Grouped { packed_a: dgates.rounded, packed_b: true, second, halves: false };
+    cuda.product(&Product { b: stacked.address(), ldb: pitch, grouped, ..one(0) })
+}
+
+/// `W_ih` of both directions in bf16, one below the other, and the pitch.
+fn stack(cuda: &Cuda, dims: Dims, weights: &Weights) -> Result<(Memory, usize)> {
+    cuda.stack_bf16(&[at(&weights[0].weight_ih), at(&weights[1].weight_ih)], 4 * dims.hidden, dims.inputs)
 }
 
 /// `dW_ih += dgatesᵀ inp`, `dW_hh += dgatesᵀ h_before`, `dbias += Σ dgates`. The state before row (b,t) is the neighbouring
@@ -216,33 +265,40 @@ fn weight_gradients(
     d: usize,
     inp: &T,
     out: &T,
-    dgates: u64,
+    dgates: &DGates,
     slots: &LstmWeights<Cuda>,
 ) -> Result<()> {
     let Dims { time, inputs, hidden, .. } = dims;
     let (rows, columns) = (dims.rows(), 4 * hidden);
-    let product = |k, n, a, b, ldb, out, mask_period| Product {
+    let ih = Product {
         storage: Storage::Tn,
         m: columns,
-        n,
-        k,
-        a,
+        n: inputs,
+        k: rows,
+        a: dgates.at(dims, d, 0),
         lda: columns,
-        b,
-        ldb,
-        bias: 0,
-        out,
+        b: at(inp),
+        ldb: inputs,
+        out: at(&slots.weight_ih),
         accumulate: true,
-        relu: false,
-        mask_period,
+        sums: [at(&slots.bias_ih), optional(slots.bias_hh.as_ref())],
+        grouped: Grouped { packed_a: dgates.rounded, ..Grouped::default() },
+        ..Product::default()
     };
-    cuda.product(&product(rows, inputs, dgates, at(inp), inputs, at(&slots.weight_ih), 0))?;
-    if time > 1 {
-        // Direction 0 pairs gates row r + 1 with out row r, direction 1 the reverse.
-        let gate_row = dgates + if d == 0 { (columns * 4) as u64 } else { 0 };
-        let state_row = at(out) + if d == 0 { 0 } else { (2 * hidden * 4 + hidden * 4) as u64 };
-        let hh = product(rows - 1, hidden, gate_row, state_row, 2 * hidden, at(&slots.weight_hh), time);
-        cuda.product(&hh)?;
+    cuda.product(&ih)?;
+    if time == 1 {
+        return Ok(());
     }
-    cuda.column_sums(dgates, rows, columns, at(&slots.bias_ih), optional(slots.bias_hh.as_ref()))
+    // Direction 0 pairs gates row r + 1 with out row r, direction 1 the reverse.
+    cuda.product(&Product {
+        n: hidden,
+        k: rows - 1,
+        a: dgates.at(dims, d, usize::from(d == 0)),
+        b: at(out) + if d == 0 { 0 } else { (2 * hidden * 4 + hidden * 4) as u64 },
+        ldb: 2 * hidden,
+        out: at(&slots.weight_hh),
+        mask_period: time,
+        sums: [0, 0],
+        ..ih
+    })
 }

@@ -22,9 +22,10 @@ params! {
     DropoutParams { seed: u64, stream: u32, threshold: u32, scale: f32, reserved: u32 }
     /// Sum over positions: `batch` sequences of `length` positions with `channels` values each.
     PositionSum { batch: i32, length: i32, channels: i32 }
-    /// `C[m,n] (+)= Σ_k A[m,k] B[k,n]`, k in chunks; rows of A with `k % mask_period == mask_period - 1` count as zero.
+    /// `C[m,n] (+)= Σ_k A[m,k] B[k,n]`, k in chunks; see kernels/include/params.cuh for the rest.
     Gemm {
         m: i32, n: i32, k: i32, lda: i32, ldb: i32, ldc: i32, k_chunk: i32, mask_period: i32, accumulate: i32, relu: i32,
+        parts: i32, part_a: i32, part_b: i32, split: i32, jump: i32, sums: i32,
     }
     /// Strided correlation of `[batch,length,inputs]` with `[outputs,inputs,kernel]`, then LeakyReLU (slope 1: none).
     Conv {
@@ -57,7 +58,7 @@ params! {
     /// Multi-head attention.
     AttentionParams {
         dropout: DropoutParams, batch: i32, time: i32, heads: i32, head_size: i32, relu: i32, pitch: i32, scale: f32,
-        reserved: i32,
+        head_pitch: i32,
     }
     /// Readout of `[batch,channels]`.
     ReadoutParams { batch: i32, channels: i32 }
