@@ -72,7 +72,7 @@ pub fn lstm([batch, time, inputs, hidden]: [usize; 4], two_biases: bool, gate: G
     Lstm { batch, time, inputs, hidden, two_biases, gate }
 }
 
-fn small() -> Vec<Lstm> {
+pub fn small() -> Vec<Lstm> {
     vec![
         lstm([1, 1, 1, 1], true, Gate::Sigmoid),
         lstm([2, 1, 5, 4], true, Gate::Sigmoid),
@@ -84,7 +84,7 @@ fn small() -> Vec<Lstm> {
     ]
 }
 
-fn large() -> Vec<Lstm> {
+pub fn large() -> Vec<Lstm> {
     vec![
         lstm([2, 37, 40, 100], true, Gate::Sigmoid),
         lstm([5, 31, 65, 50], false, Gate::Sigmoid),

@@ -2,7 +2,7 @@
 
 use crate::attention::attention;
 use crate::harness::case::Values;
-use crate::harness::compare::{check_against_reference, largest};
+use crate::harness::compare::{check_against_reference, check_roughly, largest};
 use crate::harness::run::{Options, cotangent, execute, test_step};
 use crate::harness::{Fill, Input, Op, SEED, emulators};
 use crate::linear::Linear;
@@ -30,20 +30,6 @@ fn check_exactly(b: &Cuda, op: &Linear) {
     let truth = execute(&Reference::<f64>::new(), op, &inputs, options).unwrap();
     let got = execute(b, op, &inputs, options).unwrap();
     assert_eq!(got["out"].values, truth["out"].values, "{op:?}");
-}
-
-/// Within `tolerance` of the largest element of each tensor.
-fn check_roughly(b: &Cuda, op: &impl Op, tolerance: f64) {
-    let inputs = op.inputs(Fill::Randn, SEED);
-    let truth = execute(&Reference::<f64>::new(), op, &inputs, Options::default()).unwrap();
-    let got = execute(b, op, &inputs, Options::default()).unwrap();
-    for (name, truth) in &truth {
-        let top = largest(&truth.values);
-        for (n, (x, y)) in got[name].values.iter().zip(&truth.values).enumerate() {
-            let error = (x - y).abs();
-            assert!(error <= tolerance * top, "{op:?} on {}: {name}[{n}] = {x}, oracle {y}", b.name());
-        }
-    }
 }
 
 fn linear(rows: &'static [usize], inputs: usize, outputs: usize) -> Linear {
