@@ -71,7 +71,9 @@ fn transposed_convolutions() {
 #[test]
 fn lstms() {
     for op in lstm::small().into_iter().chain(lstm::large()) {
-        cpus().iter().for_each(|cpu| check_roughly(cpu, &op, 0.03));
+        // Rounding moves gates across the corners of a hard one, and with them what gets through to a gradient.
+        let options = Options { backward: op.is_smooth(), ..Options::default() };
+        cpus().iter().for_each(|cpu| check_roughly(cpu, &op, 0.03, options));
         check_properties(&op);
     }
 }
@@ -80,13 +82,13 @@ fn lstms() {
 fn attentions() {
     for op in attention::small().into_iter().chain(attention::large()) {
         if !op.spec().relu {
-            cpus().iter().for_each(|cpu| check_roughly(cpu, &op, 0.03));
+            cpus().iter().for_each(|cpu| check_roughly(cpu, &op, 0.03, Options::default()));
         }
         check_properties(&op);
     }
     for op in attention::copies() {
         for cpu in cpus() {
-            check_roughly(&cpu, &op, 0.03);
+            check_roughly(&cpu, &op, 0.03, Options::default());
             check_threads(&cpu, &op);
         }
     }

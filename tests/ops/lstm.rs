@@ -36,6 +36,13 @@ fn weights<B: Backend>(
     Ok([direction(0)?, direction(1)?])
 }
 
+impl Lstm {
+    /// Whether all of its functions have a derivative everywhere.
+    pub fn is_smooth(&self) -> bool {
+        self.gate == Gate::Sigmoid
+    }
+}
+
 impl Op for Lstm {
     fn inputs(&self, fill: Fill, seed: u64) -> Vec<Input> {
         let Lstm { batch, time, inputs, hidden, .. } = *self;

@@ -53,7 +53,7 @@ fn tensor_core_products_differentiate() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
         for (rows, inputs, outputs) in [(&[1][..], 1, 1), (&[65], 31, 63), (&[1001], 17, 30), (&[300], 100, 66)] {
-            check_roughly(&b, &linear(rows, inputs, outputs), 0.02);
+            check_roughly(&b, &linear(rows, inputs, outputs), 0.02, Options::default());
         }
     }
 }
@@ -84,7 +84,7 @@ fn tensor_core_attention_agrees() {
             ([1, 65, 2, 32], 0.2),
             ([2, 131, 1, 64], 0.5),
         ] {
-            check_roughly(&b, &attention(size, false, dropout), 0.03);
+            check_roughly(&b, &attention(size, false, dropout), 0.03, Options::default());
         }
     }
 }
@@ -115,7 +115,7 @@ fn tensor_core_lstm_agrees() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
         for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 37, 40, 100]] {
-            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03);
+            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03, Options::default());
         }
     }
 }

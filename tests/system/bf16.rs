@@ -14,7 +14,8 @@ fn every_network_follows_f32_step_by_step() {
         let on = |precision: &str| {
             let run = folder.path().join(precision);
             let precision = format!("train.precision={precision}");
-            let settings = ["train.epochs=2", "train.log_every=1", "train.batch=8", "train.clip=1.0", &rate, &precision];
+            let settings =
+                ["train.epochs=2", "train.log_every=1", "train.batch=8", "train.clip=1.0", &rate, &precision];
             train_tiny(tiny, &data, &run, &settings).assert().success();
             metrics(&run).iter().map(|line| line["loss"].as_f64().unwrap()).collect::<Vec<_>>()
         };

@@ -290,7 +290,9 @@ kernel! {
 #[inline(always)]
 pub unsafe fn store_weight<S: Simd>(s: S, row: *mut f32, key: usize, weight: S::F) {
     // SAFETY: the caller of the kernel promised.
-    unsafe { if S::TERMS == 2 { s.store_half(row.cast::<u16>().add(key), weight) } else { s.store(row.add(key), weight) } }
+    unsafe {
+        if S::TERMS == 2 { s.store_half(row.cast::<u16>().add(key), weight) } else { s.store(row.add(key), weight) }
+    }
 }
 
 /// Scores of eight queries against `V` vectors of keys, `left` of which are there, and their running maxima.

@@ -71,7 +71,11 @@ impl Dims {
     /// `space` holds [`Dims::packed`].
     unsafe fn keys(&self, count: usize, space: Ptr) -> Keys {
         // SAFETY: the caller's promise.
-        Keys { count, keys: space, values: Ptr(unsafe { space.at(self.padded(count) * self.size.div_ceil(self.terms)) }) }
+        Keys {
+            count,
+            keys: space,
+            values: Ptr(unsafe { space.at(self.padded(count) * self.size.div_ceil(self.terms)) }),
+        }
     }
 }
 
@@ -80,8 +84,7 @@ pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &A
     let ([batch, rows, row], time) = (changed.dims("attention_of_copies")?, kept.shape()[0]);
     let Attention { heads, head_size: size, relu, .. } = *spec;
     let target = cpu.target();
-    let dims =
-        Dims { size, width: size.next_multiple_of(cpu.lanes()), panel: cpu.panel(), terms: target.terms() };
+    let dims = Dims { size, width: size.next_multiple_of(cpu.lanes()), panel: cpu.panel(), terms: target.terms() };
     let (others, to, out_row) = (time - rows, from + rows, heads * size);
     let scale = (std::f64::consts::LOG2_E / (size as f64).sqrt()) as f32;
     // Unchanged rows side by side.
@@ -140,7 +143,12 @@ pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &A
                 let begin =
                     State { top: top.skip(first), sum: sum.skip(first), values: values.skip(first * dims.width) };
                 let job = job(x.skip(first * row + head * size), count);
-                attend(target, dims, Job { keys: [Some(fresh), None], begin: Some(begin), out: out(at), ..job }, scratch);
+                attend(
+                    target,
+                    dims,
+                    Job { keys: [Some(fresh), None], begin: Some(begin), out: out(at), ..job },
+                    scratch,
+                );
             }
             let shared = dims.keys(others, Ptr(packed.at(head * dims.packed(others))));
             let job = Job { keys: [Some(shared), Some(fresh)], out: out(from), ..job(new, rows) };
@@ -262,7 +270,14 @@ unsafe fn weighted<S: Simd, const V: usize>(
         // SAFETY: the caller of `attend` promised.
         let sums = unsafe {
             let values = keys.values.at(d);
-            tile::<S, QUERIES, V, false>(s, keys.count.div_ceil(S::TERMS), scores.add(offset), pitch, values, dims.width)
+            tile::<S, QUERIES, V, false>(
+                s,
+                keys.count.div_ceil(S::TERMS),
+                scores.add(offset),
+                pitch,
+                values,
+                dims.width,
+            )
         };
         for i in 0..QUERIES {
             for v in 0..V {

@@ -3,8 +3,8 @@
 //! gradient) is one such product per phase of the stride. Shards copy the windows of a block of outputs, edges and all, into
 //! memory that stays in the second-level cache; one-hot DNA exists nowhere else.
 
-use super::gemm::{BLOCK, Epilogue, Left, Panels, ROWS, accumulate_transposed, add_parts, block, transposed_scratch};
 use super::gemm::halve_in_place;
+use super::gemm::{BLOCK, Epilogue, Left, Panels, ROWS, accumulate_transposed, add_parts, block, transposed_scratch};
 use super::linear::column_sums;
 use super::parallel::{Ptr, shards, shards_with};
 use super::{Cpu, Tensor, add_to};

@@ -1,9 +1,7 @@
 //! Linear maps of few rows by a large weight (an autoencoder's 160,000 x 512): bound by memory, so the weight is read once,
 //! where it lies, and never packed as a whole, and its gradient goes straight into the slot.
 
-use super::gemm::{
-    Epilogue, Left, Panels, accumulate_transposed, add_parts, block, left_scratch, transposed_scratch,
-};
+use super::gemm::{Epilogue, Left, Panels, accumulate_transposed, add_parts, block, left_scratch, transposed_scratch};
 use super::parallel::{Ptr, shards, shards_with};
 use super::simd::kernel;
 use super::tile::VECTORS;

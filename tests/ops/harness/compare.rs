@@ -93,10 +93,10 @@ pub fn check_with<B: Backend>(b: &B, op: &impl Op, fill: Fill, options: Options)
 
 /// Asserts that `b`, which rounds what products multiply, is within `tolerance` of the largest element of each tensor.
 #[track_caller]
-pub fn check_roughly<B: Backend>(b: &B, op: &impl Op, tolerance: f64) {
+pub fn check_roughly<B: Backend>(b: &B, op: &impl Op, tolerance: f64, options: Options) {
     let inputs = op.inputs(Fill::Randn, SEED);
-    let truth = execute(&Reference::<f64>::new(), op, &inputs, Options::default()).unwrap();
-    let got = execute(b, op, &inputs, Options::default()).unwrap();
+    let truth = execute(&Reference::<f64>::new(), op, &inputs, options).unwrap();
+    let got = execute(b, op, &inputs, options).unwrap();
     for (name, truth) in &truth {
         let top = largest(&truth.values);
         for (n, (x, y)) in got[name].values.iter().zip(&truth.values).enumerate() {

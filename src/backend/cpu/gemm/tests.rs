@@ -107,7 +107,9 @@ fn products_are_those_of_rounded_operands() {
 #[test]
 fn sums_over_rows_are_those_of_rounded_operands() {
     for cpu in cpus() {
-        for [rows, m, n] in [[1, 1, 1], [2, 9, 50], [3, 8, 23], [255, 16, 7], [257, 5, 48], [1025, 70, 33], [4099, 3, 17]] {
+        for [rows, m, n] in
+            [[1, 1, 1], [2, 9, 50], [3, 8, 23], [255, 16, 7], [257, 5, 48], [1025, 70, 33], [4099, 3, 17]]
+        {
             let (lda, ldb) = (m + 2, n + 1);
             let (a, b) = (numbers(rows * lda, 5), numbers(rows * ldb, 6));
             let (x, y) = (rounded(&cpu, &a), rounded(&cpu, &b));

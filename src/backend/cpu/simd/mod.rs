@@ -292,7 +292,13 @@ mod tests {
             for i in 0..low.len() {
                 let [a, b] = [low[i], high[i]].map(|x| bf16::from_f32(x).to_bits());
                 assert_eq!(halves[i], a, "{target:?}: {:e}", low[i]);
-                assert_eq!(words[i].to_bits(), u32::from(a) | u32::from(b) << 16, "{target:?}: {:e}, {:e}", low[i], high[i]);
+                assert_eq!(
+                    words[i].to_bits(),
+                    u32::from(a) | u32::from(b) << 16,
+                    "{target:?}: {:e}, {:e}",
+                    low[i],
+                    high[i]
+                );
             }
         }
     }
