@@ -31,7 +31,7 @@ fn sum(k: usize, term: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
         sum += a * b;
         size += (a * b).abs();
     }
-    (sum, f64::from(f32::EPSILON) * size * (1.0 + (k as f64).sqrt() / 8.0))
+    (sum, f64::from(f32::EPSILON) * size * (1.0 + (k as f64).sqrt() / 4.0))
 }
 
 fn epilogues(bias: &[f32]) -> [Epilogue; 4] {
