@@ -106,9 +106,11 @@ impl Device {
         })
     }
     fn cpu(precision: DType) -> Result<(Device, String)> {
-        only_f32(precision, "cpu")?;
-        let cpu = Cpu::new();
-        let text = cpu.name();
+        let cpu = Cpu::new().with_precision(precision);
+        let mut text = cpu.name();
+        if cpu.emulates_bf16() {
+            text.push_str("; no avx512_bf16, without which bf16 is slower than f32");
+        }
         Ok((Device::Cpu(cpu), text))
     }
     fn cuda(ordinal: usize, precision: DType) -> Result<(Device, String)> {
@@ -135,7 +137,7 @@ fn only_f32(precision: DType, device: &str) -> Result<()> {
     if precision == DType::F32 {
         return Ok(());
     }
-    Err(Error::config("--precision", format!("{device} computes in f32 only; use --precision f32, or a CUDA device")))
+    Err(Error::config("--precision", format!("{device} computes in f32 only; use --precision f32, or another device")))
 }
 
 /// The first card that this build has kernels for and that has the memory.

@@ -12,9 +12,10 @@ pub const COMMIT: &str = env!("EPI_COMMIT");
 
 pub fn run(out: &Output) -> anyhow::Result<ExitCode> {
     let (cpu, cuda) = (Cpu::new(), probe());
+    let features = [cpu.isa().name(), if cpu.isa().has_bf16() { " avx512_bf16" } else { "" }].concat();
     let compiled = modules::MISSING.is_empty();
     out.line(format!("epi-engine {} ({COMMIT})", env!("CARGO_PKG_VERSION")));
-    out.line(format!("cpu       {}", cpu.name()));
+    out.line(format!("cpu       {}{}", cpu.name(), if cpu.isa().has_bf16() { ", avx512_bf16" } else { "" }));
     for card in &cuda.cards {
         let fits = if card.supported { "" } else { ", no kernels for it in this build" };
         out.line(format!(
@@ -38,7 +39,7 @@ pub fn run(out: &Output) -> anyhow::Result<ExitCode> {
     out.document(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
-        "cpu": { "features": cpu.isa().name(), "threads": rayon::current_num_threads() },
+        "cpu": { "features": features, "threads": rayon::current_num_threads() },
         "cuda": { "driver": cuda.driver, "devices": cuda.cards, "problem": cuda.problem },
         "kernels": {
             "compiled": compiled, "architectures": modules::ARCHITECTURES, "compiler": modules::COMPILER,

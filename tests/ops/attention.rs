@@ -43,7 +43,7 @@ pub fn attention([batch, time, heads, head_size]: [usize; 4], relu: bool, dropou
     Heads { batch, time, heads, head_size, relu, dropout }
 }
 
-fn small() -> Vec<Heads> {
+pub fn small() -> Vec<Heads> {
     vec![
         attention([1, 1, 1, 1], false, 0.0),
         attention([2, 1, 3, 5], true, 0.2),
@@ -54,7 +54,7 @@ fn small() -> Vec<Heads> {
     ]
 }
 
-fn large() -> Vec<Heads> {
+pub fn large() -> Vec<Heads> {
     vec![
         attention([1, 63, 2, 32], true, 0.2),
         attention([2, 64, 1, 32], false, 0.2),
@@ -120,7 +120,7 @@ impl Op for Copies {
     }
 }
 
-fn copies() -> Vec<Copies> {
+pub fn copies() -> Vec<Copies> {
     let shapes = [
         ([1, 1, 1, 1], 1, 0),
         ([3, 17, 2, 8], 4, 0),

@@ -5,7 +5,7 @@ use epi_engine::Result;
 use epi_engine::backend::{Backend, Conv1d};
 
 #[derive(Debug)]
-struct Conv {
+pub struct Conv {
     batch: usize,
     length: usize,
     inputs: usize,
@@ -15,6 +15,13 @@ struct Conv {
     bias: bool,
     /// Slope of the LeakyReLU behind it.
     leaky: Option<f32>,
+}
+
+impl Conv {
+    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
+    pub fn keeps_bf16(&self) -> bool {
+        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
+    }
 }
 
 impl Op for Conv {
@@ -47,7 +54,7 @@ fn conv(sizes: [usize; 5], stride: usize, padding: usize, bias: bool) -> Conv {
     Conv { batch, length, inputs, outputs, kernel, spec: Conv1d { stride, padding }, bias, leaky: None }
 }
 
-fn small() -> Vec<Conv> {
+pub fn small() -> Vec<Conv> {
     vec![
         conv([1, 1, 1, 1, 1], 1, 0, false),
         conv([2, 1, 3, 4, 13], 2, 6, true),
@@ -62,7 +69,7 @@ fn small() -> Vec<Conv> {
     ]
 }
 
-fn large() -> Vec<Conv> {
+pub fn large() -> Vec<Conv> {
     vec![
         conv([2, 67, 17, 33, 13], 2, 6, true),
         conv([1, 129, 32, 65, 13], 2, 6, true),

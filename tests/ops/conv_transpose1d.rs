@@ -5,7 +5,7 @@ use epi_engine::Result;
 use epi_engine::backend::{Backend, Conv1d};
 
 #[derive(Debug)]
-struct ConvTranspose {
+pub struct ConvTranspose {
     batch: usize,
     /// Positions of the output.
     length: usize,
@@ -14,6 +14,13 @@ struct ConvTranspose {
     kernel: usize,
     spec: Conv1d,
     leaky: Option<f32>,
+}
+
+impl ConvTranspose {
+    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
+    pub fn keeps_bf16(&self) -> bool {
+        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
+    }
 }
 
 impl Op for ConvTranspose {
@@ -48,7 +55,7 @@ fn op([batch, length, inputs, outputs, kernel]: [usize; 5], spec: Conv1d, leaky:
     ConvTranspose { batch, length, inputs, outputs, kernel, spec, leaky }
 }
 
-fn small() -> Vec<ConvTranspose> {
+pub fn small() -> Vec<ConvTranspose> {
     vec![
         // One column to one base and to two; then on to 4 and 8.
         op([2, 1, 3, 4, 13], EPLAE, Some(0.01)),
@@ -65,7 +72,7 @@ fn small() -> Vec<ConvTranspose> {
     ]
 }
 
-fn large() -> Vec<ConvTranspose> {
+pub fn large() -> Vec<ConvTranspose> {
     vec![
         op([2, 67, 17, 33, 13], EPLAE, Some(0.01)),
         op([1, 1030, 9, 4, 13], EPLAE, None),

@@ -5,13 +5,20 @@ use epi_engine::Result;
 use epi_engine::backend::{Backend, Conv1d, DnaBatch};
 
 #[derive(Debug)]
-struct DnaConv1d {
+pub struct DnaConv1d {
     batch: usize,
     length: usize,
     outputs: usize,
     kernel: usize,
     spec: Conv1d,
     leaky: Option<f32>,
+}
+
+impl DnaConv1d {
+    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
+    pub fn keeps_bf16(&self) -> bool {
+        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
+    }
 }
 
 impl Op for DnaConv1d {
@@ -42,7 +49,7 @@ fn op([batch, length, outputs, kernel]: [usize; 4], spec: Conv1d, leaky: Option<
     DnaConv1d { batch, length, outputs, kernel, spec, leaky }
 }
 
-fn small() -> Vec<DnaConv1d> {
+pub fn small() -> Vec<DnaConv1d> {
     vec![
         op([1, 1, 1, 5], Conv1d { stride: 2, padding: 2 }, Some(0.01)),
         op([2, 8, 5, 13], EPLAE, None),
@@ -52,7 +59,7 @@ fn small() -> Vec<DnaConv1d> {
     ]
 }
 
-fn large() -> Vec<DnaConv1d> {
+pub fn large() -> Vec<DnaConv1d> {
     vec![
         // A single base meets one tap of each filter: too few elements for the check of planted errors to find.
         op([1, 1, 3, 13], EPLAE, Some(0.01)),

@@ -38,7 +38,7 @@ impl Op for Linear {
     }
 }
 
-fn small() -> Vec<Linear> {
+pub fn small() -> Vec<Linear> {
     let mut list = Vec::new();
     for (rows, inputs, outputs) in
         [(&[1][..], 1, 1), (&[1], 17, 5), (&[5], 33, 19), (&[2, 7], 8, 1), (&[2, 3], 31, 65), (&[5, 1], 2, 16)]
@@ -50,7 +50,7 @@ fn small() -> Vec<Linear> {
     list
 }
 
-fn large() -> Vec<Linear> {
+pub fn large() -> Vec<Linear> {
     // The last two have weights that are too large to pack.
     [(&[2, 131][..], 200, 400), (&[829], 256, 100), (&[5, 29], 127, 129), (&[3], 20_000, 53), (&[5], 97, 11_000)]
         .map(|(rows, inputs, outputs)| Linear { rows, inputs, outputs, bias: true, relu: true })

@@ -36,6 +36,13 @@ fn weights<B: Backend>(
     Ok([direction(0)?, direction(1)?])
 }
 
+impl Lstm {
+    /// Whether all of its functions have a derivative everywhere.
+    pub fn is_smooth(&self) -> bool {
+        self.gate == Gate::Sigmoid
+    }
+}
+
 impl Op for Lstm {
     fn inputs(&self, fill: Fill, seed: u64) -> Vec<Input> {
         let Lstm { batch, time, inputs, hidden, .. } = *self;
@@ -72,7 +79,7 @@ pub fn lstm([batch, time, inputs, hidden]: [usize; 4], two_biases: bool, gate: G
     Lstm { batch, time, inputs, hidden, two_biases, gate }
 }
 
-fn small() -> Vec<Lstm> {
+pub fn small() -> Vec<Lstm> {
     vec![
         lstm([1, 1, 1, 1], true, Gate::Sigmoid),
         lstm([2, 1, 5, 4], true, Gate::Sigmoid),
@@ -84,7 +91,7 @@ fn small() -> Vec<Lstm> {
     ]
 }
 
-fn large() -> Vec<Lstm> {
+pub fn large() -> Vec<Lstm> {
     vec![
         lstm([2, 37, 40, 100], true, Gate::Sigmoid),
         lstm([5, 31, 65, 50], false, Gate::Sigmoid),

@@ -7,6 +7,7 @@ mod adam;
 mod attention;
 mod autoencoder;
 mod batch_norm;
+mod bf16;
 mod conv1d;
 mod conv_transpose1d;
 mod dna_conv;

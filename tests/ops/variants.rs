@@ -2,7 +2,7 @@
 
 use crate::attention::attention;
 use crate::harness::case::Values;
-use crate::harness::compare::{check_against_reference, largest};
+use crate::harness::compare::{check_against_reference, check_roughly, largest};
 use crate::harness::run::{Options, cotangent, execute, test_step};
 use crate::harness::{Fill, Input, Op, SEED, emulators};
 use crate::linear::Linear;
@@ -30,20 +30,6 @@ fn check_exactly(b: &Cuda, op: &Linear) {
     let truth = execute(&Reference::<f64>::new(), op, &inputs, options).unwrap();
     let got = execute(b, op, &inputs, options).unwrap();
     assert_eq!(got["out"].values, truth["out"].values, "{op:?}");
-}
-
-/// Within `tolerance` of the largest element of each tensor.
-fn check_roughly(b: &Cuda, op: &impl Op, tolerance: f64) {
-    let inputs = op.inputs(Fill::Randn, SEED);
-    let truth = execute(&Reference::<f64>::new(), op, &inputs, Options::default()).unwrap();
-    let got = execute(b, op, &inputs, Options::default()).unwrap();
-    for (name, truth) in &truth {
-        let top = largest(&truth.values);
-        for (n, (x, y)) in got[name].values.iter().zip(&truth.values).enumerate() {
-            let error = (x - y).abs();
-            assert!(error <= tolerance * top, "{op:?} on {}: {name}[{n}] = {x}, oracle {y}", b.name());
-        }
-    }
 }
 
 fn linear(rows: &'static [usize], inputs: usize, outputs: usize) -> Linear {
@@ -80,11 +66,12 @@ fn tensor_core_products_differentiate() {
             (&[1001], 17, 30),
             (&[1001], 20, 32), // from here on f32 operands; with sums of dout in the padding, where there is any
             (&[300], 100, 64),
+            (&[300], 100, 66),
             (&[517], 128, 120),
             (&[31], 104, 128),
             (&[2], 4, 4),
         ] {
-            check_roughly(&b, &linear(rows, inputs, outputs), 0.02);
+            check_roughly(&b, &linear(rows, inputs, outputs), 0.02, Options::default());
         }
     }
 }
@@ -115,7 +102,7 @@ fn tensor_core_attention_agrees() {
             ([1, 65, 2, 32], 0.2),
             ([2, 131, 1, 64], 0.5),
         ] {
-            check_roughly(&b, &attention(size, false, dropout), 0.03);
+            check_roughly(&b, &attention(size, false, dropout), 0.03, Options::default());
         }
     }
 }
@@ -146,7 +133,7 @@ fn tensor_core_lstm_agrees() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
         for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100], [3, 7, 8, 100], [2, 5, 10, 100]] {
-            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03);
+            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03, Options::default());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole program: command line, training, resume, layering.
 
 mod audit;
+mod bf16;
 mod boosting;
 mod checkpoints;
 mod cli;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use epi_engine::autograd::Tape;
 use epi_engine::backend::Backend;
 use epi_engine::backend::cpu::Cpu;
+use epi_engine::backend::device;
 use epi_engine::config;
 use epi_engine::data::batch::Batch;
 use epi_engine::data::{Dataset, EpochPlan, Sample, demo::demo};
@@ -252,7 +253,7 @@ fn overfits(preset: &str, settings: &[&str]) {
     split.train.clone_from(&pairs);
     split.validation.clear();
     let folder = RunFolder::create(folder.path()).unwrap();
-    let backend = Cpu::new();
+    let backend = Cpu::new().with_precision(device::precision(&config.train.precision).unwrap());
     let mut training = Training::new(&backend, &config, &dataset, &split, folder, false).unwrap();
     training.run(&mut Silent).unwrap();
     let scores = training.score(&EpochPlan::evaluation(&pairs, 64), "train", &mut Silent).unwrap();
@@ -269,13 +270,16 @@ const SMALL: [&str; 5] =
 #[test]
 fn epsat_overfits_64_real_pairs() {
     let small = ["model.layers=1", "model.heads=2", "model.head_size=8", "model.readout=16"];
-    overfits("epsat", &[&SMALL[..], &small, &["model.dropout_attention=0.0"]].concat());
+    for precision in ["train.precision=f32", "train.precision=bf16"] {
+        overfits("epsat", &[&SMALL[..], &small, &["model.dropout_attention=0.0", precision]].concat());
+    }
 }
 
 #[test]
 fn eplae_overfits_64_real_pairs() {
     let small = ["model.filters=8", "model.kernel_size=9", "model.units=16", "model.latent=16", "train.lr=0.003"];
     overfits("eplae", &small);
+    overfits("eplae", &[&small[..], &["train.precision=bf16"]].concat());
     overfits("eplae-vae", &[&small[..], &["model.beta=0.001"]].concat());
 }
 

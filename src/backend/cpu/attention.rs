@@ -1,17 +1,20 @@
 //! Streaming multi-head attention. One (sample, head) per shard: keys are packed once, then eight queries at a time see all
 //! keys, so only `8 × T` scores exist per core. Scores are kept in units of `log 2`, which saves a product per exponential.
+//! Products of bf16 round scaled queries, keys, values and weights (before they are divided by their sum, which is that of the
+//! weights in f32).
 
-use super::gemm::{VECTORS, tile};
+use super::gemm::halve;
 use super::parallel::{Ptr, shards_with};
 use super::simd::math::exp2;
 use super::simd::{Simd, kernel};
+use super::tile::{VECTORS, tile};
 use super::{Cpu, Step, Tensor};
 use crate::backend::Attention;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 
 /// Queries that are worked on together: the rows of the register tile.
-const QUERIES: usize = 8;
+pub const QUERIES: usize = 8;
 
 /// One head of one sample; pointers are at its first element.
 #[derive(Clone, Copy)]
@@ -40,18 +43,28 @@ impl Head {
     }
 }
 
-/// Sizes of the packed copies of a head for vectors of `lanes`.
+/// Sizes of the packed copies of a head.
 #[derive(Clone, Copy)]
 pub struct Layout {
-    /// Positions, padded to whole panels and to whole words of dropout bits.
+    /// Positions, padded to whole panels (and to whole words of dropout bits where there is dropout).
     pub keys: usize,
     /// Head size, padded to whole vectors.
     pub width: usize,
+    /// Words along the head: of a column of a panel, and from one row of a left side to the next.
+    pub depth: usize,
+    pub row: usize,
 }
 
 impl Layout {
-    pub fn new(head: &Head, lanes: usize) -> Self {
-        Layout { keys: head.time.next_multiple_of(64 * VECTORS), width: head.size.next_multiple_of(lanes) }
+    #[inline(always)]
+    pub fn new<S: Simd>(keys: usize, size: usize) -> Self {
+        let width = size.next_multiple_of(S::N);
+        Layout { keys, width, depth: size.div_ceil(S::TERMS), row: width / S::TERMS }
+    }
+    /// With room for dropout bits.
+    #[inline(always)]
+    pub fn of<S: Simd>(head: &Head) -> Self {
+        Self::new::<S>(head.time.next_multiple_of(64 * VECTORS), head.size)
     }
 }
 
@@ -98,47 +111,96 @@ pub fn forward(cpu: &Cpu, qkv: &Tensor, spec: &Attention, step: &Step) -> Result
     let out = cpu.fresh(&[batch, time, heads * head_size])?;
     let lse = cpu.fresh(&[batch, heads, time])?;
     let (x, y, l) = (Ptr::of(cpu.read(qkv)), cpu.ptr(&out), cpu.ptr(&lse));
-    let (isa, step) = (cpu.isa(), step.read().philox_step);
+    let (target, step) = (cpu.target(), step.read().philox_step);
     // Padded keys and values, queries, scores, and dropout bits; enough for any number of lanes.
     let padded = time.next_multiple_of(64 * VECTORS);
     let need = padded * 64 * 2 + QUERIES * (64 + padded) + QUERIES * (padded / 32) + 64;
     shards_with(cpu, batch * heads, need, |i, scratch| {
         // SAFETY: shapes checked; a shard owns its head's part of `out` and `lse`.
-        unsafe { forward_head(isa, head(i, time, spec, step, x, y, l), scratch) }
+        unsafe { forward_head(target, head(i, time, spec, step, x, y, l), scratch) }
     })?;
     Ok((out, lse))
 }
 
-/// Panels `[keys / panel][size][panel]` of `rows` (keys in lanes), zero beyond `time`.
+/// Most words of a head.
+const WORDS: usize = 64;
+
+/// Panels `[keys / panel][depth][panel]` of `rows` (keys in lanes), zero beyond `time`.
 #[inline(always)]
-pub unsafe fn pack_columns(panel: usize, layout: Layout, head: &Head, rows: Ptr, row: usize, out: Ptr) {
-    // SAFETY: the caller of the kernel promised; `out` holds `keys * size`.
+pub unsafe fn pack_columns<S: Simd>(s: S, layout: Layout, head: &Head, rows: Ptr, row: usize, out: Ptr) {
+    let panel = VECTORS * S::N;
+    // SAFETY: the caller of the kernel promised; `out` holds `keys * depth`.
     unsafe {
         for first in (0..layout.keys).step_by(panel) {
-            let to = out.0.add(first * head.size);
+            let to = out.0.add(first * layout.depth);
             for lane in 0..panel {
                 let t = first + lane;
                 let from = rows.0.wrapping_add(t * row);
-                for d in 0..head.size {
-                    *to.add(d * panel + lane) = if t < head.time { *from.add(d) } else { 0.0 };
+                if S::TERMS == 1 {
+                    for d in 0..head.size {
+                        *to.add(d * panel + lane) = if t < head.time { *from.add(d) } else { 0.0 };
+                    }
+                    continue;
+                }
+                let mut words = [0.0; WORDS / 2];
+                if t < head.time {
+                    halve(s, 1, head.size, from, 0, words.as_mut_ptr(), 0);
+                }
+                for d in 0..layout.depth {
+                    *to.add(d * panel + lane) = words[d];
                 }
             }
         }
     }
 }
 
-/// Rows `[keys][width]`, times `scale`, zero beyond the head.
+/// Row `t` of a head from `d` on, times `scale`, zero beyond the head.
+#[inline(always)]
+unsafe fn part<S: Simd>(s: S, head: &Head, rows: Ptr, row: usize, t: usize, d: usize, scale: f32) -> S::F {
+    if t >= head.time {
+        return s.splat(0.0);
+    }
+    // SAFETY: the caller of the kernel promised.
+    s.mul(unsafe { s.load_n(rows.at(t * row + d), S::N.min(head.size - d)) }, s.splat(scale))
+}
+
+/// The right side of a product over positions, `[words of keys][width]`: rows times `scale`, zero beyond the head.
 #[inline(always)]
 pub unsafe fn pack_rows<S: Simd>(s: S, layout: Layout, head: &Head, rows: Ptr, row: usize, scale: f32, out: Ptr) {
-    // SAFETY: the caller of the kernel promised; `out` holds `keys * width`.
+    // SAFETY: the caller of the kernel promised; `out` holds all words.
     unsafe {
-        for t in 0..layout.keys {
+        for word in 0..layout.keys / S::TERMS {
             for d in (0..layout.width).step_by(S::N) {
-                let mut x = s.splat(0.0);
-                if t < head.time {
-                    x = s.load_n(rows.at(t * row + d), S::N.min(head.size - d));
+                let t = word * S::TERMS;
+                let mut x = part(s, head, rows, row, t, d, scale);
+                if S::TERMS == 2 {
+                    x = s.zip(x, part(s, head, rows, row, t + 1, d, scale));
                 }
-                s.store(out.at(t * layout.width + d), s.mul(x, s.splat(scale)));
+                s.store(out.at(word * layout.width + d), x);
+            }
+        }
+    }
+}
+
+/// The left side of a product over a head's elements: rows `first..first + count` times `scale`, each of `layout.row` words, zero
+/// beyond the head.
+#[inline(always)]
+pub unsafe fn pack_left<S: Simd>(
+    s: S,
+    layout: Layout,
+    head: &Head,
+    [first, count]: [usize; 2],
+    rows: Ptr,
+    row: usize,
+    scale: f32,
+    out: Ptr,
+) {
+    // SAFETY: the caller of the kernel promised; `out` holds `count` rows.
+    unsafe {
+        for i in 0..count {
+            for d in (0..layout.width).step_by(S::N) {
+                let (x, to) = (part(s, head, rows, row, first + i, d, scale), out.at(i * layout.row));
+                if S::TERMS == 2 { s.store_half(to.cast::<u16>().add(d), x) } else { s.store(to.add(d), x) }
             }
         }
     }
@@ -157,41 +219,39 @@ pub fn keep_words<S: Simd>(s: S, head: &Head, query: usize, first_key: usize, wo
 }
 
 kernel! {
-    unsafe fn forward_head<S>(s, head: Head, scratch: Ptr) {
-        let layout = Layout::new(&head, S::N);
-        let Layout { keys, width } = layout;
+    unsafe fn forward_head<S: Product>(s, head: Head, scratch: Ptr) {
+        let layout = Layout::of::<S>(&head);
+        let Layout { keys, width, .. } = layout;
         let panel = VECTORS * S::N;
         // SAFETY: the caller's promise; the parts of the scratch add up to what `forward` took.
         unsafe {
             let k = scratch;
-            let v = Ptr(k.at(keys * head.size));
-            let q = Ptr(v.at(keys * width));
-            let scores = Ptr(q.at(QUERIES * head.size));
+            let v = Ptr(k.at(keys * layout.depth));
+            let q = Ptr(v.at(keys / S::TERMS * width));
+            let scores = Ptr(q.at(QUERIES * layout.row));
             let words = scores.at(QUERIES * keys);
             let words = std::slice::from_raw_parts_mut(words.add(words.align_offset(8)).cast::<u64>(), QUERIES * keys / 64);
-            pack_columns(panel, layout, &head, Ptr(head.qkv.at(head.part(1))), head.row, k);
+            pack_columns(s, layout, &head, Ptr(head.qkv.at(head.part(1))), head.row, k);
             pack_rows(s, layout, &head, Ptr(head.qkv.at(head.part(2))), head.row, 1.0, v);
             let keep_scale = head.dropout.map_or(1.0, |(dropout, ..)| dropout.scale());
             let end = head.time.next_multiple_of(S::N);
             for first in (0..head.time).step_by(QUERIES) {
                 let queries = QUERIES.min(head.time - first);
+                pack_left(s, layout, &head, [first, QUERIES], head.qkv, head.row, head.scale(), q);
                 for i in 0..QUERIES {
-                    for d in 0..head.size {
-                        let x = if i < queries { *head.qkv.at((first + i) * head.row + d) } else { 0.0 };
-                        *q.at(i * head.size + d) = x * head.scale();
-                    }
                     let words = &mut words[i * (keys / 64)..][..head.time.div_ceil(64)];
                     keep_words(s, &head, first + i, 0, words);
                 }
                 let mut top = [s.splat(f32::NEG_INFINITY); QUERIES];
                 for key in (0..end).step_by(panel) {
                     let vectors = ((end - key) / S::N).min(VECTORS);
-                    let b = k.at(key * head.size);
+                    let b = k.at(key * layout.depth);
+                    let left = head.time.saturating_sub(key);
                     let to = scores.at(key);
                     match vectors {
-                        1 => score::<S, 1>(s, &head, q.0, b, panel, key, keys, to, &mut top),
-                        2 => score::<S, 2>(s, &head, q.0, b, panel, key, keys, to, &mut top),
-                        _ => score::<S, 3>(s, &head, q.0, b, panel, key, keys, to, &mut top),
+                        1 => score::<S, 1>(s, layout, q.0, b, left, keys, to, &mut top),
+                        2 => score::<S, 2>(s, layout, q.0, b, left, keys, to, &mut top),
+                        _ => score::<S, 3>(s, layout, q.0, b, left, keys, to, &mut top),
                     }
                 }
                 let mut factor = [0.0; QUERIES];
@@ -202,21 +262,21 @@ kernel! {
                     for key in (0..end).step_by(S::N) {
                         let p = exp2(s, s.sub(s.load(row.add(key)), most));
                         sum = s.add(sum, p);
-                        s.store(row.add(key), s.keep(p, (words[key / 64] >> (key % 64)) as u32));
+                        store_weight(s, row, key, s.keep(p, (words[key / 64] >> (key % 64)) as u32));
                     }
                     let sum = s.sum(sum);
                     factor[i] = keep_scale / sum;
                     let lse = (f64::from(top) + f64::from(sum).log2()) * std::f64::consts::LN_2;
                     *head.lse.at(first + i) = lse as f32;
                 }
-                let mut d = 0;
+                let (mut d, depth) = (0, head.time.div_ceil(S::TERMS));
                 while d < head.size {
                     if head.size - d > S::N {
-                        let sums = tile::<S, QUERIES, 2, false>(s, head.time, scores.0, keys, v.at(d), width);
+                        let sums = tile::<S, QUERIES, 2, false>(s, depth, scores.0, keys, v.at(d), width);
                         emit(s, &head, first, queries, d, sums, &factor);
                         d += 2 * S::N;
                     } else {
-                        let sums = tile::<S, QUERIES, 1, false>(s, head.time, scores.0, keys, v.at(d), width);
+                        let sums = tile::<S, QUERIES, 1, false>(s, depth, scores.0, keys, v.at(d), width);
                         emit(s, &head, first, queries, d, sums, &factor);
                         d += S::N;
                     }
@@ -226,23 +286,31 @@ kernel! {
     }
 }
 
-/// Scores of eight queries against `V` vectors of keys, and their running maxima.
+/// Weights of keys `key..` into a row that held their scores: as bf16 they take its first half.
 #[inline(always)]
-unsafe fn score<S: Simd, const V: usize>(
+pub unsafe fn store_weight<S: Simd>(s: S, row: *mut f32, key: usize, weight: S::F) {
+    // SAFETY: the caller of the kernel promised.
+    unsafe {
+        if S::TERMS == 2 { s.store_half(row.cast::<u16>().add(key), weight) } else { s.store(row.add(key), weight) }
+    }
+}
+
+/// Scores of eight queries against `V` vectors of keys, `left` of which are there, and their running maxima.
+#[inline(always)]
+pub unsafe fn score<S: Simd, const V: usize>(
     s: S,
-    head: &Head,
+    layout: Layout,
     q: *const f32,
     k: *const f32,
-    panel: usize,
-    key: usize,
+    left: usize,
     pitch: usize,
     to: *mut f32,
     top: &mut [S::F; QUERIES],
 ) {
-    // SAFETY: the caller of `forward_head` promised.
+    // SAFETY: the caller of the kernel promised.
     unsafe {
-        let sums = tile::<S, QUERIES, V, false>(s, head.size, q, head.size, k, panel);
-        if key + V * S::N <= head.time {
+        let sums = tile::<S, QUERIES, V, false>(s, layout.depth, q, layout.row, k, VECTORS * S::N);
+        if V * S::N <= left {
             for i in 0..QUERIES {
                 for v in 0..V {
                     top[i] = s.max(top[i], sums[i][v]);
@@ -253,7 +321,7 @@ unsafe fn score<S: Simd, const V: usize>(
         }
         for i in 0..QUERIES {
             for v in 0..V {
-                let n = head.time.saturating_sub(key + v * S::N).min(S::N);
+                let n = left.saturating_sub(v * S::N).min(S::N);
                 let x = s.blend_n(sums[i][v], s.splat(f32::NEG_INFINITY), n);
                 top[i] = s.max(top[i], x);
                 s.store(to.add(i * pitch + v * S::N), x);

@@ -1,25 +1,22 @@
 //! Attention of copies of one sample that differ in a few rows. What unchanged queries make of unchanged keys is the same in
 //! all of them: it is computed once, as an unfinished softmax that each copy carries on over its own keys.
 
-use super::attention::{Head, Layout, pack_columns, pack_rows};
-use super::gemm::{VECTORS, tile};
+use super::attention::{Head, Layout, QUERIES, pack_columns, pack_left, pack_rows, score, store_weight};
 use super::parallel::{Ptr, shards_with};
 use super::simd::math::exp2;
 use super::simd::{Simd, kernel};
+use super::tile::tile;
 use super::{Cpu, Tensor};
 use crate::backend::Attention;
 use crate::error::Result;
-
-/// Queries that are worked on together.
-const QUERIES: usize = 8;
 
 /// Keys and values of one head, packed.
 #[derive(Clone, Copy)]
 struct Keys {
     count: usize,
-    /// Panels `[count / panel][size][panel]`.
+    /// Panels `[count / panel][words of size][panel]`.
     keys: Ptr,
-    /// Rows `[count][width]`.
+    /// Rows `[words of count][width]`.
     values: Ptr,
 }
 
@@ -57,6 +54,7 @@ struct Dims {
     /// Values are padded to so many floats.
     width: usize,
     panel: usize,
+    terms: usize,
 }
 
 impl Dims {
@@ -65,7 +63,7 @@ impl Dims {
     }
     /// Floats that `count` packed keys and values take.
     fn packed(&self, count: usize) -> usize {
-        self.padded(count) * (self.size + self.width)
+        self.padded(count) * self.size.div_ceil(self.terms) + self.padded(count) / self.terms * self.width
     }
     /// Where head `head` packs `count` keys into `space`.
     ///
@@ -73,7 +71,11 @@ impl Dims {
     /// `space` holds [`Dims::packed`].
     unsafe fn keys(&self, count: usize, space: Ptr) -> Keys {
         // SAFETY: the caller's promise.
-        Keys { count, keys: space, values: Ptr(unsafe { space.at(self.padded(count) * self.size) }) }
+        Keys {
+            count,
+            keys: space,
+            values: Ptr(unsafe { space.at(self.padded(count) * self.size.div_ceil(self.terms)) }),
+        }
     }
 }
 
@@ -81,8 +83,8 @@ impl Dims {
 pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &Attention) -> Result<Tensor> {
     let ([batch, rows, row], time) = (changed.dims("attention_of_copies")?, kept.shape()[0]);
     let Attention { heads, head_size: size, relu, .. } = *spec;
-    let (lanes, isa) = (cpu.panel() / VECTORS, cpu.isa());
-    let dims = Dims { size, width: size.next_multiple_of(lanes), panel: cpu.panel() };
+    let target = cpu.target();
+    let dims = Dims { size, width: size.next_multiple_of(cpu.lanes()), panel: cpu.panel(), terms: target.terms() };
     let (others, to, out_row) = (time - rows, from + rows, heads * size);
     let scale = (std::f64::consts::LOG2_E / (size as f64).sqrt()) as f32;
     // Unchanged rows side by side.
@@ -114,14 +116,14 @@ pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &A
         out_row,
         relu,
     };
-    let scores = |keys: usize| QUERIES * (size + keys);
+    let scores = |keys: usize| QUERIES * (dims.width + keys);
     shards_with(cpu, heads, scores(dims.padded(others)), |head, scratch| {
         // SAFETY: a shard owns its head's part of the shared keys and states.
         unsafe {
             let keys = dims.keys(others, Ptr(packed.at(head * dims.packed(others))));
-            pack(isa, dims, keys, x.skip(head * size), row);
+            pack(target, dims, keys, x.skip(head * size), row);
             let job = Job { keys: [Some(keys), None], end: Some(state(head)), ..job(x.skip(head * size), others) };
-            attend(isa, dims, job, scratch);
+            attend(target, dims, job, scratch);
         }
     })?;
     let need = dims.packed(rows) + scores(dims.padded(others) + dims.padded(rows));
@@ -133,7 +135,7 @@ pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &A
             let new = new.skip(b * rows * row + head * size);
             let fresh = dims.keys(rows, scratch);
             let scratch = Ptr(scratch.at(dims.packed(rows)));
-            pack(isa, dims, fresh, new, row);
+            pack(target, dims, fresh, new, row);
             let out = |t: usize| y.skip((b * time + t) * out_row + head * size);
             // Unchanged queries on either side of the changed rows, which go on over the copy's keys.
             for (first, count, at) in [(0, from, 0), (from, others - from, to)] {
@@ -141,35 +143,35 @@ pub fn forward(cpu: &Cpu, kept: &Tensor, changed: &Tensor, from: usize, spec: &A
                 let begin =
                     State { top: top.skip(first), sum: sum.skip(first), values: values.skip(first * dims.width) };
                 let job = job(x.skip(first * row + head * size), count);
-                attend(isa, dims, Job { keys: [Some(fresh), None], begin: Some(begin), out: out(at), ..job }, scratch);
+                attend(
+                    target,
+                    dims,
+                    Job { keys: [Some(fresh), None], begin: Some(begin), out: out(at), ..job },
+                    scratch,
+                );
             }
             let shared = dims.keys(others, Ptr(packed.at(head * dims.packed(others))));
             let job = Job { keys: [Some(shared), Some(fresh)], out: out(from), ..job(new, rows) };
-            attend(isa, dims, job, scratch);
+            attend(target, dims, job, scratch);
         }
     })?;
     Ok(out)
 }
 
+/// A head of which only queries, keys and values count.
+fn plain(time: usize, size: usize, qkv: Ptr, row: usize) -> Head {
+    let nowhere = Ptr(std::ptr::null_mut());
+    Head { time, size, row, out_row: 0, qkv, out: nowhere, lse: nowhere, relu: false, dropout: None }
+}
+
 kernel! {
     /// Packs the keys and values of a head whose queries begin at `rows`.
-    unsafe fn pack<S>(s, dims: Dims, to: Keys, rows: Ptr, row: usize) {
-        let nowhere = Ptr(std::ptr::null_mut());
-        let head = Head {
-            time: to.count,
-            size: dims.size,
-            row,
-            out_row: 0,
-            qkv: rows,
-            out: nowhere,
-            lse: nowhere,
-            relu: false,
-            dropout: None,
-        };
-        let layout = Layout { keys: dims.padded(to.count), width: dims.width };
+    unsafe fn pack<S: Product>(s, dims: Dims, to: Keys, rows: Ptr, row: usize) {
+        let head = plain(to.count, dims.size, rows, row);
+        let layout = Layout::new::<S>(dims.padded(to.count), dims.size);
         // SAFETY: the caller's promise.
         unsafe {
-            pack_columns(dims.panel, layout, &head, rows.skip(head.part(1)), row, to.keys);
+            pack_columns(s, layout, &head, rows.skip(head.part(1)), row, to.keys);
             pack_rows(s, layout, &head, rows.skip(head.part(2)), row, 1.0, to.values);
         }
     }
@@ -177,36 +179,32 @@ kernel! {
 
 kernel! {
     /// Runs a job; the scratch holds eight queries and their scores against all keys.
-    unsafe fn attend<S>(s, dims: Dims, job: Job, scratch: Ptr) {
+    unsafe fn attend<S: Product>(s, dims: Dims, job: Job, scratch: Ptr) {
         let Job { size, .. } = job;
-        let q = scratch.0;
+        let (layout, q) = (Layout::new::<S>(0, size), scratch);
+        let head = plain(job.count, size, job.queries, job.row);
         // SAFETY: the caller's promise.
         unsafe {
-            let scores = Ptr(q.add(QUERIES * size));
+            let scores = Ptr(q.at(QUERIES * layout.row));
             let mut pitch = 0;
             for keys in job.keys.iter().flatten() {
                 pitch += dims.padded(keys.count);
             }
             for first in (0..job.count).step_by(QUERIES) {
                 let queries = QUERIES.min(job.count - first);
-                for i in 0..QUERIES {
-                    for d in 0..size {
-                        let x = if i < queries { *job.queries.at((first + i) * job.row + d) } else { 0.0 };
-                        *q.add(i * size + d) = x * job.scale;
-                    }
-                }
+                pack_left(s, layout, &head, [first, QUERIES], job.queries, job.row, job.scale, q);
                 let mut top = [s.splat(f32::NEG_INFINITY); QUERIES];
                 let mut offset = 0;
                 for keys in job.keys.iter().flatten() {
                     for key in (0..keys.count).step_by(dims.panel) {
-                        let (b, to) = (keys.keys.at(key * size), scores.at(offset + key));
+                        let (b, to) = (keys.keys.at(key * layout.depth), scores.at(offset + key));
                         let left = keys.count - key;
                         if left > 2 * S::N {
-                            score::<S, 3>(s, size, q, b, dims.panel, left, pitch, to, &mut top);
+                            score::<S, 3>(s, layout, q.0, b, left, pitch, to, &mut top);
                         } else if left > S::N {
-                            score::<S, 2>(s, size, q, b, dims.panel, left, pitch, to, &mut top);
+                            score::<S, 2>(s, layout, q.0, b, left, pitch, to, &mut top);
                         } else {
-                            score::<S, 1>(s, size, q, b, dims.panel, left, pitch, to, &mut top);
+                            score::<S, 1>(s, layout, q.0, b, left, pitch, to, &mut top);
                         }
                     }
                     offset += dims.padded(keys.count);
@@ -225,10 +223,10 @@ kernel! {
                     let mut offset = 0;
                     for keys in job.keys.iter().flatten() {
                         for key in (0..keys.count).step_by(S::N) {
-                            let at = scores.at(i * pitch + offset + key);
-                            let p = exp2(s, s.sub(s.load(at), s.splat(most)));
+                            let row = scores.at(i * pitch + offset);
+                            let p = exp2(s, s.sub(s.load(row.add(key)), s.splat(most)));
                             sum = s.add(sum, p);
-                            s.store(at, p);
+                            store_weight(s, row, key, p);
                         }
                         offset += dims.padded(keys.count);
                     }
@@ -256,33 +254,6 @@ kernel! {
     }
 }
 
-/// Scores of eight queries against `V` vectors of keys, `left` of which are there, and their running maxima.
-#[inline(always)]
-unsafe fn score<S: Simd, const V: usize>(
-    s: S,
-    size: usize,
-    q: *const f32,
-    k: *const f32,
-    panel: usize,
-    left: usize,
-    pitch: usize,
-    to: *mut f32,
-    top: &mut [S::F; QUERIES],
-) {
-    // SAFETY: the caller of `attend` promised.
-    unsafe {
-        let sums = tile::<S, QUERIES, V, false>(s, size, q, size, k, panel);
-        for i in 0..QUERIES {
-            for v in 0..V {
-                let n = left.saturating_sub(v * S::N).min(S::N);
-                let x = if n == S::N { sums[i][v] } else { s.blend_n(sums[i][v], s.splat(f32::NEG_INFINITY), n) };
-                top[i] = s.max(top[i], x);
-                s.store(to.add(i * pitch + v * S::N), x);
-            }
-        }
-    }
-}
-
 /// Values `d..` summed by weight over all keys of the job.
 #[inline(always)]
 unsafe fn weighted<S: Simd, const V: usize>(
@@ -299,7 +270,14 @@ unsafe fn weighted<S: Simd, const V: usize>(
         // SAFETY: the caller of `attend` promised.
         let sums = unsafe {
             let values = keys.values.at(d);
-            tile::<S, QUERIES, V, false>(s, keys.count, scores.add(offset), pitch, values, dims.width)
+            tile::<S, QUERIES, V, false>(
+                s,
+                keys.count.div_ceil(S::TERMS),
+                scores.add(offset),
+                pitch,
+                values,
+                dims.width,
+            )
         };
         for i in 0..QUERIES {
             for v in 0..V {

@@ -3,7 +3,8 @@
 //! gradient) is one such product per phase of the stride. Shards copy the windows of a block of outputs, edges and all, into
 //! memory that stays in the second-level cache; one-hot DNA exists nowhere else.
 
-use super::gemm::{BLOCK, Epilogue, Panels, ROWS, accumulate_transposed, add_parts, block, transposed_scratch};
+use super::gemm::halve_in_place;
+use super::gemm::{BLOCK, Epilogue, Left, Panels, ROWS, accumulate_transposed, add_parts, block, transposed_scratch};
 use super::linear::column_sums;
 use super::parallel::{Ptr, shards, shards_with};
 use super::{Cpu, Tensor, add_to};
@@ -28,8 +29,9 @@ fn output_length(op: &'static str, spec: Conv1d, length: usize, kernel: usize) -
 trait Sequences: Sync {
     /// Batch, length, channels.
     fn shape(&self) -> [usize; 3];
-    /// Positions from `from` on of sequence `b` into the rows of `out`; those outside the sequence are zeros.
-    fn copy(&self, b: usize, from: isize, out: &mut [f32]);
+    /// Positions from `from` on of sequence `b` into the rows of `out`, `row` floats each; the rest of a row, and rows outside
+    /// the sequence, are zeros.
+    fn copy(&self, b: usize, from: isize, row: usize, out: &mut [f32]);
 }
 
 /// Activations `[B,L,C]`.
@@ -42,18 +44,26 @@ impl Sequences for Dense<'_> {
     fn shape(&self) -> [usize; 3] {
         self.shape
     }
-    fn copy(&self, b: usize, from: isize, out: &mut [f32]) {
+    fn copy(&self, b: usize, from: isize, row: usize, out: &mut [f32]) {
         let [_, length, channels] = self.shape;
-        let rows = out.len() / channels.max(1);
+        let rows = out.len() / row.max(1);
         let before = (-from).clamp(0, rows as isize) as usize;
         let first = (from + before as isize) as usize;
         let inside = length.saturating_sub(first).min(rows - before);
-        out[..before * channels].fill(0.0);
+        out[..before * row].fill(0.0);
+        let (within, after) = out[before * row..].split_at_mut(inside * row);
         if inside > 0 {
-            out[before * channels..(before + inside) * channels]
-                .copy_from_slice(&self.values[(b * length + first) * channels..][..inside * channels]);
+            let values = &self.values[(b * length + first) * channels..][..inside * channels];
+            if row == channels {
+                within.copy_from_slice(values);
+            } else {
+                for (to, from) in within.chunks_exact_mut(row).zip(values.chunks_exact(channels)) {
+                    to[..channels].copy_from_slice(from);
+                    to[channels..].fill(0.0);
+                }
+            }
         }
-        out[(before + inside) * channels..].fill(0.0);
+        after.fill(0.0);
     }
 }
 
@@ -64,10 +74,10 @@ impl Sequences for OneHot<'_> {
     fn shape(&self) -> [usize; 3] {
         [self.0.batch(), self.0.length(), 4]
     }
-    fn copy(&self, b: usize, from: isize, out: &mut [f32]) {
+    fn copy(&self, b: usize, from: isize, row: usize, out: &mut [f32]) {
         let (low, high, known) = self.0.planes(b);
         out.fill(0.0);
-        for (row, at) in out.chunks_exact_mut(4).zip(from..) {
+        for (row, at) in out.chunks_exact_mut(row).zip(from..) {
             if at < 0 || at as usize >= self.0.length() {
                 continue;
             }
@@ -105,6 +115,11 @@ pub fn dna_forward(
     correlate(cpu, "dna_conv1d", &OneHot(dna), weight, bias, leaky, spec)
 }
 
+/// Floats of a position of a copy of a sequence with `inputs` channels: whole words, so that every window begins with one.
+fn channels(cpu: &Cpu, inputs: usize) -> usize {
+    inputs.next_multiple_of(cpu.target().terms())
+}
+
 fn correlate(
     cpu: &Cpu,
     op: &'static str,
@@ -120,13 +135,14 @@ fn correlate(
     bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
     let out_length = output_length(op, spec, length, kernel)?;
     let out = cpu.fresh(&[batch, out_length, outputs])?;
-    let panels = Panels::new(cpu, kernel * inputs, outputs)?;
+    let (target, channels) = (cpu.target(), channels(cpu, inputs));
+    let panels = Panels::new(cpu, kernel * channels, outputs)?;
     for k in 0..kernel {
-        panels.fill(k * inputs, inputs, &cpu.read(weight)[k.min(weight.len())..], kernel, inputs * kernel);
+        panels.fill(k * channels, inputs, &cpu.read(weight)[k.min(weight.len())..], kernel, inputs * kernel);
     }
-    let (y, isa) = (cpu.ptr(&out), cpu.isa());
+    let y = cpu.ptr(&out);
     let epilogue = Epilogue { bias: bias.map(|bias| Ptr::of(cpu.read(bias))), leaky, ..Epilogue::STORE };
-    let window = |rows: usize| ((rows - 1) * spec.stride + kernel) * inputs;
+    let window = |rows: usize| ((rows - 1) * spec.stride + kernel) * channels;
     let blocks = out_length.div_ceil(ROWS);
     shards_with(cpu, batch * blocks, window(ROWS.min(out_length)), |shard, space| {
         let (b, first) = (shard / blocks, shard % blocks * ROWS);
@@ -134,10 +150,12 @@ fn correlate(
         // SAFETY: the space is this shard's, its rows of the output too; the last window ends within the copy.
         unsafe {
             let copy = space.slice(0, window(rows));
-            inp.copy(b, (first * spec.stride) as isize - spec.padding as isize, copy);
+            inp.copy(b, (first * spec.stride) as isize - spec.padding as isize, channels, copy);
+            halve_in_place(target, space, copy.len());
             let c = Ptr(y.at((b * out_length + first) * outputs));
-            let dims = [rows, kernel * inputs, outputs];
-            block(isa, dims, Ptr::of(copy), spec.stride * inputs, panels.ptr(), c, outputs, epilogue);
+            let dims = [rows, kernel * channels, outputs];
+            let a = Left::words(space, spec.stride * channels / target.terms());
+            block(target, dims, a, panels.ptr(), c, outputs, epilogue);
         }
     })?;
     Ok(out)
@@ -161,24 +179,24 @@ fn taps(r: usize, kernel: usize, stride: usize) -> usize {
 fn phases(cpu: &Cpu, weight: &Tensor, spec: Conv1d, length: usize) -> Result<Vec<Phase>> {
     let [inputs, outputs, kernel] = weight.dims("conv_transpose1d")?;
     let Conv1d { stride, padding } = spec;
-    let values = cpu.read(weight);
+    let (values, channels) = (cpu.read(weight), channels(cpu, inputs));
     let all = taps(0, kernel, stride);
     if stride > 1 && stride * outputs <= cpu.panel() && padding.is_multiple_of(stride) && outputs > 0 {
-        let mut matrix = vec![0.0; all * inputs * stride * outputs];
+        let mut matrix = vec![0.0; all * channels * stride * outputs];
         for (n, &w) in values.iter().enumerate() {
             let (i, o, k) = (n / kernel / outputs, n / kernel % outputs, n % kernel);
             let (r, j) = (k % stride, k / stride);
-            matrix[(((all - 1 - j) * inputs + i) * stride + r) * outputs + o] = w;
+            matrix[(((all - 1 - j) * channels + i) * stride + r) * outputs + o] = w;
         }
-        let panels = Panels::plain(cpu, &matrix, all * inputs, stride * outputs)?;
+        let panels = Panels::plain(cpu, &matrix, all * channels, stride * outputs)?;
         return Ok(vec![Phase { r: 0, width: stride, panels }]);
     }
     let one = |r: usize| {
         let taps = taps(r, kernel, stride);
-        let panels = Panels::new(cpu, taps * inputs, outputs)?;
+        let panels = Panels::new(cpu, taps * channels, outputs)?;
         for j in 0..taps {
             let at = (r + stride * j).min(values.len());
-            panels.fill((taps - 1 - j) * inputs, inputs, &values[at..], outputs * kernel, kernel);
+            panels.fill((taps - 1 - j) * channels, inputs, &values[at..], outputs * kernel, kernel);
         }
         Ok(Phase { r, width: 1, panels })
     };
@@ -207,17 +225,18 @@ pub fn transposed(
     // A bias for each output that lies side by side.
     let bias = bias.map(|bias| cpu.read(bias).repeat(phases.iter().map(|p| p.width).max().unwrap_or(1)));
     let epilogue = Epilogue { bias: bias.as_deref().map(Ptr::of), leaky, ..Epilogue::STORE };
-    let (x, y, isa) = (dense(cpu, op, inp)?, cpu.ptr(&out), cpu.isa());
+    let (x, y, target, channels) = (dense(cpu, op, inp)?, cpu.ptr(&out), cpu.target(), channels(cpu, inputs));
     let before = taps(0, kernel, stride) - 1;
     let (low, high) = (padding.saturating_sub(stride - 1).div_ceil(stride), (length + padding).div_ceil(stride));
     let blocks = (high - low).div_ceil(ROWS);
-    shards_with(cpu, batch * blocks, (ROWS.min(high - low) + before) * inputs, |shard, space| {
+    shards_with(cpu, batch * blocks, (ROWS.min(high - low) + before) * channels, |shard, space| {
         let (b, start) = (shard / blocks, low + shard % blocks * ROWS);
         let end = (start + ROWS).min(high);
         // SAFETY: the space is this shard's; outputs of different `m` are different rows.
         unsafe {
-            let copy = space.slice(0, (end - start + before) * inputs);
-            x.copy(b, start as isize - before as isize, copy);
+            let copy = space.slice(0, (end - start + before) * channels);
+            x.copy(b, start as isize - before as isize, channels, copy);
+            halve_in_place(target, space, copy.len());
             for Phase { r, width, panels } in &phases {
                 // The `m` in this block whose outputs exist, all `width` of them or some.
                 let exist = |r: usize| (length + padding).saturating_sub(r).div_ceil(stride).min(end);
@@ -226,10 +245,11 @@ pub fn transposed(
                 let product = |first: usize, last: usize, columns: usize| {
                     if first < last {
                         // Row `m` begins `taps - 1` rows of the input earlier; `before` covers the most taps.
-                        let a = Ptr::of(copy).skip((first - start + before + 1) * inputs - panels.k);
+                        let a = ((first - start + before + 1) * channels - panels.k) / target.terms();
+                        let a = Left::words(space.skip(a), channels / target.terms());
                         let c = Ptr(y.at((b * length + stride * first + r - padding) * outputs));
                         let dims = [last - first, panels.k, columns * outputs];
-                        block(isa, dims, a, inputs, panels.ptr(), c, stride * outputs, epilogue);
+                        block(target, dims, a, panels.ptr(), c, stride * outputs, epilogue);
                     }
                 };
                 product(first, whole, *width);
@@ -294,7 +314,7 @@ fn weight_gradient(
         let depth = out_length.div_ceil(out_length.div_ceil(BLOCK));
         let window = ((depth - 1) * spec.stride + stripe) * inputs;
         let need = window.next_multiple_of(16) + transposed_scratch(cpu, stripe * inputs, outputs);
-        let (isa, sums) = (cpu.isa(), Ptr(partial.as_ptr()));
+        let (target, sums) = (cpu.target(), Ptr(partial.as_ptr()));
         shards_with(cpu, parts * stripes, need, |shard, space| {
             let (part, tap) = (shard / stripes, shard % stripes * stripe);
             let taps = stripe.min(kernel - tap);
@@ -307,11 +327,11 @@ fn weight_gradient(
                     for first in (0..out_length).step_by(depth) {
                         let rows = depth.min(out_length - first);
                         let copy = space.slice(0, ((rows - 1) * spec.stride + taps) * inputs);
-                        inp.copy(b, (first * spec.stride + tap) as isize - spec.padding as isize, copy);
+                        inp.copy(b, (first * spec.stride + tap) as isize - spec.padding as isize, inputs, copy);
                         let d = Ptr::of(&dy[(b * out_length + first) * outputs..]);
                         let (a, lda, c) = (Ptr::of(copy), spec.stride * inputs, Ptr(sum.as_mut_ptr()));
                         accumulate_transposed(
-                            isa,
+                            target,
                             rows,
                             taps * inputs,
                             outputs,

@@ -1,143 +1,25 @@
-//! Matrix products on a register tile of 8 rows by 3 vectors: `A` is broadcast, `B` lies in packed panels of 3 vectors.
+//! Matrix products on the register tile, `B` packed into panels. Products of floats read `A` where it lies; those of bf16
+//! round blocks of it into words first.
 //!
-//! Every element is one chain of multiply-adds in the order of `k` (cut every [`DEPTH`]), whatever the tile or the shard it
+//! Every element is one chain of multiply-adds in the order of `k` (cut every [`DEPTH`] words), whatever the tile or the shard it
 //! falls into: a row's bits do not depend on the other rows.
 
-use std::mem::MaybeUninit;
+#[cfg(test)]
+mod tests;
 
 use super::Cpu;
 use super::memory::Buffer;
-use super::parallel::{Ptr, shards};
-use super::simd::{Simd, kernel};
+use super::parallel::{Ptr, shards, shards_with};
+use super::simd::{Simd, kernel, word};
+use super::tile::{VECTORS, tile};
 use crate::error::Result;
 
-/// Vectors of a panel.
-pub const VECTORS: usize = 3;
-/// Rows of `A` and of `B` between two visits of `C`.
+/// Words of a row of `A` and of a column of `B` between two visits of `C`.
 const DEPTH: usize = 512;
 /// Rows of `C` that one shard of [`multiply`] computes.
 pub const ROWS: usize = 128;
-/// Rows of the sum that one packed block of [`accumulate_transposed`] covers, and columns of `A` that it packs at a time.
+/// Words along the sum that one packed block of [`accumulate_transposed`] covers, and columns of `A` that it packs at a time.
 pub const BLOCK: usize = 256;
-
-/// `Σ_k a(i,k) b(k,·)` for `M` rows and `V` vectors. `a(i,k)` is `a[i*lda + k]`, or `a[k*lda + i]` if `T`; row `k` of `b` starts
-/// at `b[k*ldb]`.
-///
-/// # Safety
-/// All of that is readable.
-#[inline(always)]
-pub unsafe fn tile<S: Simd, const M: usize, const V: usize, const T: bool>(
-    s: S,
-    depth: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-) -> [[S::F; V]; M] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if M * V <= S::ROWS * VECTORS {
-            return piece::<S, M, V, T>(s, depth, a, lda, b, ldb);
-        }
-        // Fewer registers: the same tile in two halves. Nothing is written first: that would be a call of `memset`.
-        let mut out = MaybeUninit::<[[S::F; V]; M]>::uninit();
-        let rows = out.as_mut_ptr().cast::<[S::F; V]>();
-        let skip = if T { 4 } else { 4 * lda };
-        assert!(M == 8, "a tile has one row or eight");
-        let upper = piece::<S, 4, V, T>(s, depth, a, lda, b, ldb);
-        for i in 0..4 {
-            rows.add(i).write(upper[i]);
-        }
-        let lower = piece::<S, 4, V, T>(s, depth, a.add(skip), lda, b, ldb);
-        for i in 0..4 {
-            rows.add(4 + i).write(lower[i]);
-        }
-        out.assume_init()
-    }
-}
-
-#[inline(always)]
-unsafe fn piece<S: Simd, const M: usize, const V: usize, const T: bool>(
-    s: S,
-    depth: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-) -> [[S::F; V]; M] {
-    // SAFETY: the caller of `tile` promised.
-    unsafe {
-        let mut sums = [[s.splat(0.0); V]; M];
-        let mut rows = [a; M];
-        if !T {
-            // One register a row: without `opaque` the compiler derives each row from the one before, and those
-            // additions take the ports of the multiply-adds.
-            for i in 0..M {
-                rows[i] = opaque(a.add(i * lda));
-            }
-        }
-        let mut k = 0;
-        let (mut across, mut down) = (a, b);
-        while k + 4 <= depth {
-            if !s.four_steps::<M, V, T>(&mut sums, &rows, k, across, lda, down, ldb) {
-                for u in 0..4 {
-                    step::<S, M, V, T>(s, &mut sums, &rows, k + u, across.wrapping_add(u * lda), down.add(u * ldb));
-                }
-            }
-            k += 4;
-            across = across.wrapping_add(4 * lda);
-            down = down.add(4 * ldb);
-        }
-        while k < depth {
-            step::<S, M, V, T>(s, &mut sums, &rows, k, across, down);
-            k += 1;
-            across = across.wrapping_add(lda);
-            down = down.add(ldb);
-        }
-        sums
-    }
-}
-
-/// One step along `k`.
-#[inline(always)]
-unsafe fn step<S: Simd, const M: usize, const V: usize, const T: bool>(
-    s: S,
-    sums: &mut [[S::F; V]; M],
-    rows: &[*const f32; M],
-    k: usize,
-    across: *const f32,
-    down: *const f32,
-) {
-    // SAFETY: the caller of `tile` promised.
-    unsafe {
-        let mut right = [s.splat(0.0); V];
-        for v in 0..V {
-            right[v] = s.load(down.add(v * S::N));
-        }
-        for i in 0..M {
-            let left = s.splat(if T { *across.add(i) } else { *rows[i].add(k) });
-            for v in 0..V {
-                sums[i][v] = s.fma(left, right[v], sums[i][v]);
-            }
-        }
-    }
-}
-
-/// The same pointer, of which the compiler knows nothing.
-// The empty block looks at the address only, never at what it points to.
-#[allow(clippy::pointers_in_nomem_asm_block)]
-#[inline(always)]
-fn opaque(p: *const f32) -> *const f32 {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    {
-        let mut p = p;
-        // SAFETY: no instruction.
-        unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
-        p
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    p
-}
 
 /// What happens to a product on its way to memory.
 #[derive(Clone, Copy)]
@@ -156,39 +38,104 @@ impl Epilogue {
     pub const ADD: Epilogue = Epilogue { accumulate: true, bias: None, relu: false, leaky: None };
 }
 
-/// `B` `[k,n]` in panels of `VECTORS` vectors, each `[k, width]` and zero-padded.
+/// The left side of a product.
+#[derive(Clone, Copy)]
+pub struct Left {
+    at: Ptr,
+    row: usize,
+    space: Option<Ptr>,
+}
+
+impl Left {
+    /// Rows of floats that are `row` apart (they may overlap); bf16 needs [`left_scratch`] of `space`.
+    pub fn floats(at: Ptr, row: usize, space: Ptr) -> Self {
+        Left { at, row, space: Some(space) }
+    }
+    /// Rows that lie as words already, `row` words apart.
+    pub fn words(at: Ptr, row: usize) -> Self {
+        Left { at, row, space: None }
+    }
+}
+
+/// Floats of scratch that a left side of `m` rows of `k` floats needs.
+pub fn left_scratch(cpu: &Cpu, m: usize, k: usize) -> usize {
+    if cpu.target().bf16 { m * half_row(k.min(2 * DEPTH), 16) } else { 0 }
+}
+
+/// Words that a row of `k` bf16 takes, in whole vectors of `lanes`.
+pub fn half_row(k: usize, lanes: usize) -> usize {
+    k.next_multiple_of(lanes) / 2
+}
+
+/// Rounds `rows` rows of `k` floats, `row` apart, to rows of bf16 that are `pitch` words apart ([`half_row`] at least).
+///
+/// # Safety
+/// The pointers cover those rows.
+#[inline(always)]
+pub unsafe fn halve<S: Simd>(s: S, rows: usize, k: usize, from: *const f32, row: usize, to: *mut f32, pitch: usize) {
+    for r in 0..rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (from, to) = (from.add(r * row), to.add(r * pitch).cast::<u16>());
+            for i in (0..k).step_by(S::N) {
+                s.store_half(to.add(i), s.load_n(from.add(i), S::N.min(k - i)));
+            }
+        }
+    }
+}
+
+kernel! {
+    /// Turns floats into words where they lie, for bf16.
+    ///
+    /// # Safety
+    /// The floats are the caller's alone, whole vectors of them.
+    pub unsafe fn halve_in_place<S: Product>(s, floats: Ptr, len: usize) {
+        if S::TERMS == 2 {
+            // SAFETY: the caller's promise; what is written lies before what is still to be read.
+            unsafe { halve(s, 1, len, floats.0, 0, floats.0, 0) }
+        }
+    }
+}
+
+/// `B` `[k,n]` in panels of `VECTORS` vectors, each `[words of k, width]` and zero-padded.
 pub struct Panels {
     data: Buffer,
     pub k: usize,
     pub n: usize,
     width: usize,
+    terms: usize,
 }
 
 impl Panels {
-    /// Floats that a packed `k × n` matrix takes.
-    fn size(cpu: &Cpu, k: usize, n: usize) -> usize {
-        n.div_ceil(cpu.panel()) * cpu.panel() * k
-    }
     /// Memory for a matrix whose rows [`Panels::fill`] will write.
     pub fn new(cpu: &Cpu, k: usize, n: usize) -> Result<Self> {
-        let data = cpu.take(Self::size(cpu, k, n))?;
-        Ok(Panels { data, k, n, width: cpu.panel() })
+        let (width, terms) = (cpu.panel(), cpu.target().terms());
+        let data = cpu.take(n.next_multiple_of(width) * k.div_ceil(terms))?;
+        Ok(Panels { data, k, n, width, terms })
     }
-    /// Rows `k0..k0 + rows`: element `(k,n)` is `source[(k - k0) * k_step + n * n_step]`.
+    /// Rows `k0..k0 + rows`, of which the first begins a word and what the last leaves of one is 0: element `(k,n)` is
+    /// `source[(k - k0) * k_step + n * n_step]`.
     pub fn fill(&self, k0: usize, rows: usize, source: &[f32], k_step: usize, n_step: usize) {
-        assert!(k0 + rows <= self.k);
+        assert!(k0 + rows <= self.k && k0.is_multiple_of(self.terms));
         if rows == 0 || self.n == 0 {
             return;
         }
         assert!((rows - 1) * k_step + (self.n - 1) * n_step < source.len());
-        let out = Ptr(self.data.as_ptr());
+        let (out, terms, words) = (Ptr(self.data.as_ptr()), self.terms, self.k.div_ceil(self.terms));
         shards(self.n.div_ceil(self.width), |panel| {
             let columns = self.width.min(self.n - panel * self.width);
+            let (first, count) = (panel * words + k0 / terms, rows.div_ceil(terms));
             // SAFETY: each panel is written by one shard; the source was checked above.
-            let panel_out = unsafe { out.slice((panel * self.k + k0) * self.width, rows * self.width) };
+            let panel_out = unsafe { out.slice(first * self.width, count * self.width) };
             for (r, row) in panel_out.chunks_exact_mut(self.width).enumerate() {
-                for (c, x) in row.iter_mut().enumerate() {
-                    *x = if c < columns { source[r * k_step + (panel * self.width + c) * n_step] } else { 0.0 };
+                let (r, at) = (r * terms, r * terms * k_step + panel * self.width * n_step);
+                row[columns..].fill(0.0);
+                for (c, x) in row[..columns].iter_mut().enumerate() {
+                    let at = at + c * n_step;
+                    *x = match terms {
+                        1 => source[at],
+                        _ => word(source[at], if r + 1 < rows { source[at + k_step] } else { 0.0 }),
+                    };
                 }
             }
         });
@@ -215,36 +162,44 @@ impl Panels {
 ///
 /// # Safety
 /// `a` and `c` cover those rows, and `c` is the caller's alone.
-pub unsafe fn multiply(cpu: &Cpu, m: usize, a: Ptr, lda: usize, b: &Panels, c: Ptr, ldc: usize, epilogue: Epilogue) {
+pub unsafe fn multiply(
+    cpu: &Cpu,
+    m: usize,
+    a: Ptr,
+    lda: usize,
+    b: &Panels,
+    c: Ptr,
+    ldc: usize,
+    epilogue: Epilogue,
+) -> Result<()> {
     let (k, n, data, width) = (b.k, b.n, b.ptr(), b.width);
-    let isa = cpu.isa();
+    let (target, words) = (cpu.target(), k.div_ceil(b.terms));
     // Few rows: share the columns among the cores instead. Neither cut changes any element's bits.
     let columns = if m <= ROWS { 8 * width } else { n.max(1) };
     let across = n.div_ceil(columns);
-    shards(m.div_ceil(ROWS) * across, |shard| {
+    shards_with(cpu, m.div_ceil(ROWS) * across, left_scratch(cpu, ROWS.min(m), k), |shard, space| {
         let (row, column) = (shard / across * ROWS, shard % across * columns);
         let bias = epilogue.bias.map(|bias| bias.skip(column));
         // SAFETY: the caller's promise; shards are disjoint parts of `C`.
         unsafe {
             block(
-                isa,
+                target,
                 [ROWS.min(m - row), k, columns.min(n - column)],
-                Ptr(a.at(row * lda)),
-                lda,
-                Ptr(data.at(column * k)),
+                Left::floats(Ptr(a.at(row * lda)), lda, space),
+                Ptr(data.at(column * words)),
                 Ptr(c.at(row * ldc + column)),
                 ldc,
                 Epilogue { bias, ..epilogue },
             )
         }
-    });
+    })
 }
 
 kernel! {
     /// [`multiply`] on one core: `[m, k, n]`, `b` as [`Panels`] lay it out.
-    pub unsafe fn block<S>(s, size: [usize; 3], a: Ptr, lda: usize, b: Ptr, c: Ptr, ldc: usize, epilogue: Epilogue) {
+    pub unsafe fn block<S: Product>(s, size: [usize; 3], a: Left, b: Ptr, c: Ptr, ldc: usize, epilogue: Epilogue) {
         // SAFETY: the caller's promise.
-        unsafe { product(s, size, a, lda, b, c, ldc, epilogue) }
+        unsafe { product(s, size, a, b, c, ldc, epilogue) }
     }
 }
 
@@ -256,32 +211,39 @@ kernel! {
 pub unsafe fn product<S: Simd>(
     s: S,
     [m, k, n]: [usize; 3],
-    a: Ptr,
-    lda: usize,
+    left: Left,
     b: Ptr,
     c: Ptr,
     ldc: usize,
     epilogue: Epilogue,
 ) {
-    let width = VECTORS * S::N;
+    let (width, words) = (VECTORS * S::N, k.div_ceil(S::TERMS));
     let mut k0 = 0;
     loop {
-        let depth = DEPTH.min(k - k0);
+        let depth = DEPTH.min(words - k0);
         let part = Epilogue {
             accumulate: epilogue.accumulate || k0 > 0,
             bias: epilogue.bias.filter(|_| k0 == 0),
-            relu: epilogue.relu && k0 + depth == k,
-            leaky: epilogue.leaky.filter(|_| k0 + depth == k),
+            relu: epilogue.relu && k0 + depth == words,
+            leaky: epilogue.leaky.filter(|_| k0 + depth == words),
         };
+        let (mut a, mut lda) = (left.at.skip(k0), left.row);
+        if let Some(space) = left.space.filter(|_| S::TERMS == 2) {
+            let floats = (2 * depth).min(k - 2 * k0);
+            let from = left.at.skip(2 * k0);
+            (a, lda) = (space, half_row(floats, S::N));
+            // SAFETY: the caller's promise.
+            unsafe { halve(s, m, floats, from.0, left.row, space.0, lda) }
+        }
         let mut column = 0;
         while column < n {
             let columns = width.min(n - column);
             // SAFETY: the caller's promise.
             unsafe {
-                let panel = b.at(column * k + k0 * width);
+                let panel = b.at(column * words + k0 * width);
                 let mut row = 0;
                 while row < m {
-                    let (a, c) = (a.at(row * lda + k0), c.at(row * ldc + column));
+                    let (a, c) = (a.at(row * lda), c.at(row * ldc + column));
                     if m - row >= 8 {
                         strip::<S, 8, false>(s, depth, a, lda, panel, c, ldc, columns, part, column);
                         row += 8;
@@ -294,7 +256,7 @@ pub unsafe fn product<S: Simd>(
             column += width;
         }
         k0 += depth;
-        if k0 >= k {
+        if k0 >= words {
             return;
         }
     }
@@ -386,24 +348,25 @@ kernel! {
     ///
     /// # Safety
     /// The pointers cover their matrices; `c` and `scratch` ([`transposed_scratch`]) are the caller's alone.
-    pub unsafe fn accumulate_transposed<S>(s, rows: usize, m: usize, n: usize, a: Ptr, lda: usize, b: Ptr, ldb: usize, c: Ptr, ldc: usize, scratch: Ptr) {
+    pub unsafe fn accumulate_transposed<S: Product>(s, rows: usize, m: usize, n: usize, a: Ptr, lda: usize, b: Ptr, ldb: usize, c: Ptr, ldc: usize, scratch: Ptr) {
         let width = VECTORS * S::N;
         // Blocks of equal size, so that the last one is not a stub.
-        let depth = rows.div_ceil(rows.div_ceil(BLOCK).max(1));
+        let depth = rows.div_ceil(rows.div_ceil(BLOCK * S::TERMS).max(1));
         // SAFETY: the caller's promise.
         unsafe {
             let (left, right) = (scratch.0, scratch.at(BLOCK * m.min(BLOCK).next_multiple_of(8)));
             let mut row = 0;
             while row < rows {
-                let depth = depth.min(rows - row);
+                let count = depth.min(rows - row);
+                let depth = count.div_ceil(S::TERMS);
                 for column in (0..n).step_by(width) {
                     let to = right.add(column * depth);
                     for r in 0..depth {
                         for v in 0..VECTORS {
                             let at = column + v * S::N;
-                            let count = S::N.min(n.saturating_sub(at));
-                            let x = s.load_n(b.0.wrapping_add((row + r) * ldb + at), count);
-                            s.store(to.add(r * width + v * S::N), x);
+                            let lanes = S::N.min(n.saturating_sub(at));
+                            let from = b.0.wrapping_add((row + r * S::TERMS) * ldb + at);
+                            s.store(to.add(r * width + v * S::N), down(s, from, ldb, count - r * S::TERMS, lanes));
                         }
                     }
                 }
@@ -411,7 +374,7 @@ kernel! {
                 let mut first = 0;
                 while first < m {
                     let part = BLOCK.min(m - first);
-                    pack_left(left, depth, part, a.skip(row * lda + first), lda);
+                    pack_left(s, left, count, part, a.skip(row * lda + first), lda);
                     // A right side that fits the first-level cache stays there, and rows of `c` are walked along.
                     let inner = if depth * n <= 1 << 13 { n } else { width };
                     for outer in (0..n).step_by(inner.max(1)) {
@@ -432,22 +395,38 @@ kernel! {
                     }
                     first += part;
                 }
-                row += depth;
+                row += count;
             }
         }
     }
 }
 
-/// `m` columns of `depth` rows of `a`, in groups of eight columns, each `[depth, 8]` and zero-padded.
+/// Words of `lanes` columns at `from` and, for bf16, of the row below if `rows` are left.
 #[inline(always)]
-unsafe fn pack_left(left: *mut f32, depth: usize, m: usize, a: Ptr, lda: usize) {
+unsafe fn down<S: Simd>(s: S, from: *const f32, row: usize, rows: usize, lanes: usize) -> S::F {
+    // SAFETY: the caller of `accumulate_transposed` promised.
+    unsafe {
+        let x = s.load_n(from, lanes);
+        if S::TERMS == 1 {
+            return x;
+        }
+        s.zip(x, if rows > 1 { s.load_n(from.add(row), lanes) } else { s.splat(0.0) })
+    }
+}
+
+/// `m` columns of `rows` rows of `a`, in groups of eight columns, each `[words of rows, 8]` and zero-padded.
+#[inline(always)]
+unsafe fn pack_left<S: Simd>(s: S, left: *mut f32, rows: usize, m: usize, a: Ptr, lda: usize) {
+    let depth = rows.div_ceil(S::TERMS);
     // SAFETY: the caller of `accumulate_transposed` promised.
     unsafe {
         for i in (0..m).step_by(8) {
             let (count, to) = (8.min(m - i), left.add(i * depth));
             for r in 0..depth {
-                let from = a.at(r * lda + i);
-                if count == 8 {
+                let from = a.at(r * S::TERMS * lda + i);
+                if S::TERMS == 2 {
+                    s.store_n(to.add(r * 8), down(s, from, lda, rows - 2 * r, count), 8);
+                } else if count == 8 {
                     to.add(r * 8).cast::<[f32; 8]>().write_unaligned(from.cast::<[f32; 8]>().read_unaligned());
                 } else {
                     for j in 0..8 {
@@ -481,7 +460,7 @@ pub unsafe fn multiply_transposed(
     let length = rows.div_ceil(split);
     let partial = cpu.take(split * m * n)?;
     let need = transposed_scratch(cpu, stripe, n);
-    let (isa, out) = (cpu.isa(), Ptr(partial.as_ptr()));
+    let (target, out) = (cpu.target(), Ptr(partial.as_ptr()));
     let scratch = cpu.take(need * split * stripes)?;
     let space = Ptr(scratch.as_ptr());
     shards(split * stripes, |shard| {
@@ -494,7 +473,7 @@ pub unsafe fn multiply_transposed(
             c.fill(0.0);
             let (a, b) = (a.skip(first * lda + i), b.skip(first * ldb));
             accumulate_transposed(
-                isa,
+                target,
                 length,
                 count,
                 n,

@@ -27,7 +27,7 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weight: &Tensor, bias: Option<&Tensor>, 
     let epilogue = Epilogue { bias: bias.map(|bias| Ptr::of(cpu.read(bias))), relu, ..Epilogue::STORE };
     let x = Ptr::of(cpu.read(inp));
     // SAFETY: shapes checked above; `out` is fresh.
-    unsafe { multiply(cpu, inp.matrix().0, x, inputs, &panels, cpu.ptr(&out), outputs, epilogue) };
+    unsafe { multiply(cpu, inp.matrix().0, x, inputs, &panels, cpu.ptr(&out), outputs, epilogue)? };
     Ok(out)
 }
 
@@ -43,7 +43,7 @@ pub fn backward_input(cpu: &Cpu, dout: &Tensor, weight: &Tensor) -> Result<Tenso
     let panels = Panels::plain(cpu, cpu.read(weight), outputs, inputs)?;
     let dy = Ptr::of(cpu.read(dout));
     // SAFETY: shapes checked above; `dinp` is fresh.
-    unsafe { multiply(cpu, dout.matrix().0, dy, outputs, &panels, cpu.ptr(&dinp), inputs, Epilogue::STORE) };
+    unsafe { multiply(cpu, dout.matrix().0, dy, outputs, &panels, cpu.ptr(&dinp), inputs, Epilogue::STORE)? };
     Ok(dinp)
 }
 

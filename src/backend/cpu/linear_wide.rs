@@ -1,9 +1,10 @@
 //! Linear maps of few rows by a large weight (an autoencoder's 160,000 x 512): bound by memory, so the weight is read once,
 //! where it lies, and never packed as a whole, and its gradient goes straight into the slot.
 
-use super::gemm::{Epilogue, Panels, accumulate_transposed, add_parts, block, transposed_scratch};
+use super::gemm::{Epilogue, Left, Panels, accumulate_transposed, add_parts, block, left_scratch, transposed_scratch};
 use super::parallel::{Ptr, shards, shards_with};
 use super::simd::kernel;
+use super::tile::VECTORS;
 use super::{Cpu, Tensor};
 use crate::error::Result;
 
@@ -38,7 +39,7 @@ pub fn forward(
 ) -> Result<()> {
     let (rows, inputs) = inp.matrix();
     let outputs = out.matrix().1;
-    let (x, w, y, isa) = (cpu.read(inp), cpu.read(weight), cpu.ptr(out), cpu.isa());
+    let (x, w, y, isa, target) = (cpu.read(inp), cpu.read(weight), cpu.ptr(out), cpu.isa(), cpu.target());
     let packed = (0..inputs).step_by(PART).map(|first| {
         let panels = Panels::new(cpu, PART.min(inputs - first), rows)?;
         panels.fill(0, panels.k, &x[first..], 1, inputs);
@@ -48,16 +49,16 @@ pub fn forward(
     let size = outputs * rows;
     let partial = cpu.take(packed.len() * size)?;
     let (sums, blocks) = (Ptr(partial.as_ptr()), outputs.div_ceil(HEIGHT));
-    shards(packed.len() * blocks, |shard| {
+    shards_with(cpu, packed.len() * blocks, left_scratch(cpu, HEIGHT, PART), |shard, space| {
         let (part, first) = (shard / blocks, shard % blocks * HEIGHT);
         let (panels, count) = (&packed[part], HEIGHT.min(outputs - first));
         // SAFETY: each shard has its own rows of its own partial sum.
         unsafe {
-            let a = Ptr::of(w).skip(first * inputs + part * PART);
+            let a = Left::floats(Ptr::of(w).skip(first * inputs + part * PART), inputs, space);
             let c = Ptr(sums.at(part * size + first * rows));
-            block(isa, [count, panels.k, rows], a, inputs, panels.ptr(), c, rows, Epilogue::STORE);
+            block(target, [count, panels.k, rows], a, panels.ptr(), c, rows, Epilogue::STORE);
         }
-    });
+    })?;
     add_parts(sums, packed.len(), size);
     let bias = bias.map(|bias| cpu.read(bias));
     shards(blocks, |shard| {
@@ -92,23 +93,25 @@ kernel! {
 pub fn backward_input(cpu: &Cpu, dout: &Tensor, weight: &Tensor, dinp: &Tensor) -> Result<()> {
     let (rows, outputs) = dout.matrix();
     let inputs = dinp.matrix().1;
-    let (dy, w, dx, isa) = (Ptr::of(cpu.read(dout)), cpu.read(weight), cpu.ptr(dinp), cpu.isa());
-    let (parts, stripe, width) = (outputs.div_ceil(PART), stripe(cpu), cpu.panel());
+    let (dy, w, dx, target) = (Ptr::of(cpu.read(dout)), cpu.read(weight), cpu.ptr(dinp), cpu.target());
+    let (parts, stripe) = (outputs.div_ceil(PART), stripe(cpu));
     let stripes = inputs.div_ceil(stripe);
     let partial = if parts > 1 { Some(cpu.take(parts * rows * inputs)?) } else { None };
     let to = partial.as_ref().map_or(dx, |partial| Ptr(partial.as_ptr()));
-    shards_with(cpu, parts * stripes, DEPTH * stripe, |shard, space| {
+    let left = left_scratch(cpu, rows, DEPTH).next_multiple_of(16);
+    shards_with(cpu, parts * stripes, left + DEPTH * stripe, |shard, space| {
         let (part, column) = (shard / stripes, shard % stripes * stripe);
         let (columns, end) = (stripe.min(inputs - column), outputs.min((part + 1) * PART));
         for first in (part * PART..end).step_by(DEPTH) {
             let depth = DEPTH.min(end - first);
             // SAFETY: the space is this shard's, and so are its columns of its own partial sum.
             unsafe {
-                let packed = space.slice(0, columns.div_ceil(width) * width * depth);
-                pack(isa, &w[first * inputs + column..], inputs, columns, depth, width, packed);
+                let packed = space.skip(left);
+                pack(target, &w[first * inputs + column..], inputs, columns, depth, packed);
                 let c = Ptr(to.at(part * rows * inputs + column));
                 let epilogue = if first == part * PART { Epilogue::STORE } else { Epilogue::ADD };
-                block(isa, [rows, depth, columns], dy.skip(first), outputs, space, c, inputs, epilogue);
+                let a = Left::floats(dy.skip(first), outputs, space);
+                block(target, [rows, depth, columns], a, packed, c, inputs, epilogue);
             }
         }
     })?;
@@ -121,17 +124,32 @@ pub fn backward_input(cpu: &Cpu, dout: &Tensor, weight: &Tensor, dinp: &Tensor) 
 }
 
 kernel! {
-    /// `columns` of `depth` rows that are `pitch` apart, as [`Panels`] of `width` columns.
-    fn pack<S>(s, rows: &[f32], pitch: usize, columns: usize, depth: usize, width: usize, out: &mut [f32]) {
-        let _ = s;
-        for k in 0..depth {
-            let row = &rows[k * pitch..k * pitch + columns];
+    /// `columns` of `depth` rows that are `pitch` apart, as [`Panels`].
+    unsafe fn pack<S: Product>(s, rows: &[f32], pitch: usize, columns: usize, depth: usize, out: Ptr) {
+        let (width, words) = (VECTORS * S::N, depth.div_ceil(S::TERMS));
+        for k in 0..words {
+            let row = &rows[k * S::TERMS * pitch..];
             let mut column = 0;
             while column < columns {
                 let count = width.min(columns - column);
-                let to = &mut out[column * depth + k * width..][..width];
-                to[..count].copy_from_slice(&row[column..column + count]);
-                to[count..].fill(0.0);
+                // SAFETY: the space holds whole panels.
+                let to = unsafe { out.slice(column * words + k * width, width) };
+                if S::TERMS == 1 {
+                    to[..count].copy_from_slice(&row[column..column + count]);
+                    to[count..].fill(0.0);
+                } else {
+                    for v in (0..width).step_by(S::N) {
+                        let lanes = S::N.min(count.saturating_sub(v));
+                        let at = (column + v).min(columns);
+                        let below = if 2 * k + 1 < depth { &row[pitch + at..][..lanes] } else { &[] };
+                        // SAFETY: both slices hold so many lanes.
+                        unsafe {
+                            let low = s.load_n(row[at..][..lanes].as_ptr(), lanes);
+                            let high = s.load_n(below.as_ptr(), below.len());
+                            s.store(to[v..].as_mut_ptr(), s.zip(low, high));
+                        }
+                    }
+                }
                 column += width;
             }
         }
@@ -143,7 +161,7 @@ pub fn backward_weight(cpu: &Cpu, inp: &Tensor, dout: &Tensor, dweight: &Tensor)
     let (rows, inputs) = inp.matrix();
     let outputs = dout.matrix().1;
     let (x, dy, slot) = (Ptr::of(cpu.read(inp)), Ptr::of(cpu.read(dout)), cpu.ptr(dweight));
-    let (isa, stripe) = (cpu.isa(), stripe(cpu));
+    let (target, stripe) = (cpu.target(), stripe(cpu));
     let (blocks, stripes) = (outputs.div_ceil(DEPTH), inputs.div_ceil(stripe));
     shards_with(cpu, blocks * stripes, transposed_scratch(cpu, DEPTH, stripe), |shard, space| {
         let (row, column) = (shard / stripes * DEPTH, shard % stripes * stripe);
@@ -151,7 +169,7 @@ pub fn backward_weight(cpu: &Cpu, inp: &Tensor, dout: &Tensor, dweight: &Tensor)
         // SAFETY: each shard has its own part of the slot.
         unsafe {
             let c = Ptr(slot.at(row * inputs + column));
-            accumulate_transposed(isa, rows, m, n, dy.skip(row), outputs, x.skip(column), inputs, c, inputs, space);
+            accumulate_transposed(target, rows, m, n, dy.skip(row), outputs, x.skip(column), inputs, c, inputs, space);
         }
     })
 }

@@ -5,7 +5,7 @@
 //! it first goes through its saved gates once more for the cell states and its output, which cost less to compute than to keep;
 //! then the gates' gradients replace the gates. Weight and input gradients are large products afterwards.
 
-use super::gemm::{Epilogue, Panels, multiply, multiply_transposed, product, transposed_scratch};
+use super::gemm::{Epilogue, Left, Panels, left_scratch, multiply, multiply_transposed, product, transposed_scratch};
 use super::gemm::{accumulate_transposed, add_parts};
 use super::linear::column_sums;
 use super::parallel::{Ptr, shards, shards_with};
@@ -109,9 +109,10 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weights: &Weights, gate: Gate, save: boo
     let count = if save { batch * 2 } else { dims.slices() * 2 * SLICE };
     let gates = cpu.take(count * span * 4 * hidden)?;
     let cells = cpu.take(dims.slices() * 2 * SLICE * hidden)?;
-    let (x, y, isa) = (Ptr::of(cpu.read(inp)), cpu.ptr(&out), cpu.isa());
+    let (x, y, target) = (Ptr::of(cpu.read(inp)), cpu.ptr(&out), cpu.target());
     let (gates_at, cells_at) = (Ptr(gates.as_ptr()), Ptr(cells.as_ptr()));
-    shards(2 * dims.slices(), |shard| {
+    let need = left_scratch(cpu, CHUNK, inputs).max(left_scratch(cpu, SLICE, hidden));
+    shards_with(cpu, 2 * dims.slices(), need, |shard, space| {
         let (first, samples, direction) = dims.shard(shard);
         // SAFETY: a shard owns its samples' rows (of its direction) of every buffer it writes.
         unsafe {
@@ -124,15 +125,15 @@ pub fn forward(cpu: &Cpu, inp: &Tensor, weights: &Weights, gate: Gate, save: boo
             let inp = Ptr(x.at(first * time * inputs));
             let shard = Shard { dims, samples, direction, gate, out, inp, gates: Ptr(gates), cells: Ptr(cells) };
             let (input, state, bias) = &packed[direction];
-            forward_shard(isa, shard, save, input.ptr(), state.ptr(), Ptr::of(bias));
+            forward_shard(target, shard, save, input.ptr(), state.ptr(), Ptr::of(bias), space);
         }
-    });
+    })?;
     Ok((out, save.then_some(Saved { gates })))
 }
 
 kernel! {
-    /// All time steps of a shard.
-    unsafe fn forward_shard<S>(s, shard: Shard, save: bool, w_ih: Ptr, w_hh: Ptr, bias: Ptr) {
+    /// All time steps of a shard. `space` is for the left sides of products.
+    unsafe fn forward_shard<S: Product>(s, shard: Shard, save: bool, w_ih: Ptr, w_hh: Ptr, bias: Ptr, space: Ptr) {
         let Shard { dims: Dims { time, inputs, hidden, .. }, samples, .. } = shard;
         // Floats from one time step to the next, and from one sample to the next.
         let span = if save { time } else { CHUNK.min(time) };
@@ -147,17 +148,17 @@ kernel! {
                 let origin = if save { earliest } else { 0 };
                 let epilogue = Epilogue { bias: Some(bias), ..Epilogue::STORE };
                 for b in 0..samples {
-                    let from = Ptr(shard.inp.at((b * time + earliest) * inputs));
+                    let from = Left::floats(Ptr(shard.inp.at((b * time + earliest) * inputs)), inputs, space);
                     let to = Ptr(shard.gates.at(b * pitch + origin * width));
-                    product(s, [count, inputs, 4 * hidden], from, inputs, w_ih, to, width, epilogue);
+                    product(s, [count, inputs, 4 * hidden], from, w_ih, to, width, epilogue);
                 }
                 for n in begin..begin + count {
                     let t = shard.time(n);
                     let gates = Ptr(shard.gates.at((t - earliest + origin) * width));
                     if n > 0 {
                         let h = Ptr(shard.out.at(shard.time(n - 1) * 2 * hidden));
-                        let dims = [samples, hidden, 4 * hidden];
-                        product(s, dims, h, time * 2 * hidden, w_hh, gates, pitch, Epilogue::ADD);
+                        let h = Left::floats(h, time * 2 * hidden, space);
+                        product(s, [samples, hidden, 4 * hidden], h, w_hh, gates, pitch, Epilogue::ADD);
                     }
                     for b in 0..samples {
                         let cell = shard.cells.at(b * hidden);
@@ -235,7 +236,7 @@ pub fn backward(
     let Dims { batch, time, inputs, hidden } = dims;
     dout.expect_shape(OP, "dout", &[batch, time, 2 * hidden])?;
     grads.map_or(Ok(()), |grads| dims.check(OP, grads))?;
-    let isa = cpu.isa();
+    let target = cpu.target();
     let mut packed = Vec::new();
     for w in weights {
         packed.push(Panels::plain(cpu, cpu.read(&w.weight_hh), 4 * hidden, hidden)?);
@@ -245,7 +246,9 @@ pub fn backward(
     {
         let (dy, y, x) = (Ptr::of(cpu.read(dout)), Ptr(out.as_ptr()), Ptr::of(cpu.read(inp)));
         let gates = Ptr(gates.as_ptr());
-        shards_with(cpu, 2 * dims.slices(), (2 + time) * SLICE * hidden, |index, space| {
+        let left = left_scratch(cpu, SLICE, 4 * hidden).next_multiple_of(16);
+        shards_with(cpu, 2 * dims.slices(), left + (2 + time) * SLICE * hidden, |index, words| {
+            let space = words.skip(left);
             let (first, samples, direction) = dims.shard(index);
             let row = first * time * 2 + direction;
             // SAFETY: a shard owns its samples' rows (of its direction) of gates and output, and its own space.
@@ -260,7 +263,7 @@ pub fn backward(
                     gates: Ptr(gates.at(row * 4 * hidden)),
                     cells: Ptr(space.at(2 * SLICE * hidden)),
                 };
-                backward_shard(isa, shard, Ptr(dy.at(row * hidden)), packed[direction].ptr(), space);
+                backward_shard(target, shard, Ptr(dy.at(row * hidden)), packed[direction].ptr(), space, words);
             }
         })?;
     }
@@ -291,7 +294,7 @@ pub fn backward(
     }
     let dinp = cpu.fresh(&[batch, time, inputs])?;
     // SAFETY: `dgates` is `[B*T, 8H]`; `dinp` is fresh.
-    unsafe { multiply(cpu, rows, dgates, width, &panels, cpu.ptr(&dinp), inputs, Epilogue::STORE) };
+    unsafe { multiply(cpu, rows, dgates, width, &panels, cpu.ptr(&dinp), inputs, Epilogue::STORE)? };
     Ok(Some(dinp))
 }
 
@@ -304,7 +307,7 @@ fn state_gradients(cpu: &Cpu, dims: Dims, dgates: Ptr, out: Ptr) -> Result<Buffe
     let partial = cpu.take(parts * 2 * size)?;
     let need = transposed_scratch(cpu, 4 * hidden, hidden);
     let space = cpu.take(parts * 2 * need)?;
-    let (sums, scratch, isa) = (Ptr(partial.as_ptr()), Ptr(space.as_ptr()), cpu.isa());
+    let (sums, scratch, target) = (Ptr(partial.as_ptr()), Ptr(space.as_ptr()), cpu.target());
     shards(parts * 2, |shard| {
         let (part, d) = (shard / 2, shard % 2);
         // SAFETY: each shard has its own partial sum and scratch; rows stay within the samples.
@@ -316,7 +319,7 @@ fn state_gradients(cpu: &Cpu, dims: Dims, dgates: Ptr, out: Ptr) -> Result<Buffe
                 let h = out.skip((h * 2 + d) * hidden);
                 let (c, scratch) = (Ptr(sums.at(shard * size)), Ptr(scratch.at(shard * need)));
                 accumulate_transposed(
-                    isa,
+                    target,
                     time - 1,
                     4 * hidden,
                     hidden,
@@ -336,8 +339,9 @@ fn state_gradients(cpu: &Cpu, dims: Dims, dgates: Ptr, out: Ptr) -> Result<Buffe
 }
 
 kernel! {
-    /// All time steps of a shard, last first: turns gates into their gradients. `space` holds `dh` and `dc`, `[2,SLICE,H]`.
-    unsafe fn backward_shard<S>(s, shard: Shard, dout: Ptr, w_hh: Ptr, space: Ptr) {
+    /// All time steps of a shard, last first: turns gates into their gradients. `space` holds `dh` and `dc`, `[2,SLICE,H]`, and
+    /// `words` the left sides of products.
+    unsafe fn backward_shard<S: Product>(s, shard: Shard, dout: Ptr, w_hh: Ptr, space: Ptr, words: Ptr) {
         let Shard { dims: Dims { time, hidden, .. }, samples, .. } = shard;
         let pitch = time * 8 * hidden;
         // SAFETY: the caller's promise.
@@ -355,7 +359,8 @@ kernel! {
                 let t = shard.time(n);
                 if n + 1 < time {
                     let after = Ptr(shard.gates.at(shard.time(n + 1) * 8 * hidden));
-                    product(s, [samples, 4 * hidden, hidden], after, pitch, w_hh, dh, hidden, Epilogue::STORE);
+                    let after = Left::floats(after, pitch, words);
+                    product(s, [samples, 4 * hidden, hidden], after, w_hh, dh, hidden, Epilogue::STORE);
                 }
                 for b in 0..samples {
                     let row = b * time + t;

@@ -25,6 +25,7 @@ mod peak;
 mod pool;
 mod readout;
 mod simd;
+mod tile;
 
 pub use memory::Buffer;
 pub use simd::Isa;
@@ -40,15 +41,18 @@ use crate::error::{Error, Result};
 use crate::rng::{Dropout, Noise};
 use memory::Pool;
 use parallel::Ptr;
+use simd::Target;
 
 type Tensor = super::Tensor<Cpu>;
 
-/// The CPU with one instruction set and one pool of memory; clones share both. Work runs on the current rayon pool.
+/// The CPU with one instruction set, one precision of products and one pool of memory; clones share them. Work runs on the
+/// current rayon pool.
 #[derive(Clone)]
 pub struct Cpu(Arc<Context>);
 
 struct Context {
     isa: Isa,
+    bf16: bool,
     pool: Arc<Pool>,
 }
 
@@ -84,15 +88,30 @@ impl Cpu {
         Err(Error::Device(format!("this machine has no {}; try EPI_CPU_ISA={}", isa.name(), Isa::detect().name())))
     }
     fn on(isa: Isa) -> Self {
-        Cpu(Arc::new(Context { isa, pool: Arc::default() }))
+        Cpu(Arc::new(Context { isa, bf16: false, pool: Arc::default() }))
     }
-    /// The same instruction set, with a pool of memory of its own.
+    /// Rounds what matrix products multiply to bf16 (`DType::BF16`), or does not. Sums and everything else are f32 either way.
+    /// AVX-512 without an instruction for such products gives way to AVX2.
+    pub fn with_precision(self, precision: DType) -> Self {
+        let (isa, bf16) = (self.isa(), precision == DType::BF16);
+        let isa = if bf16 && isa == Isa::Avx512 && !isa.has_bf16() { Isa::Avx2 } else { isa };
+        Cpu(Arc::new(Context { isa, bf16, pool: self.0.pool.clone() }))
+    }
+    /// Whether products round to bf16 but no instruction multiplies such pairs, so that f32 is faster.
+    pub fn emulates_bf16(&self) -> bool {
+        self.0.bf16 && !self.isa().has_bf16()
+    }
+    /// The same instruction set and precision, with a pool of memory of its own.
     pub fn again(&self) -> Self {
-        Self::on(self.isa())
+        Cpu(Arc::new(Context { pool: Arc::default(), ..*self.0 }))
     }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.0.isa
+    }
+    /// What kernels of products are compiled for.
+    fn target(&self) -> Target {
+        Target { isa: self.0.isa, bf16: self.0.bf16 }
     }
     /// Floats of a vector.
     fn lanes(&self) -> usize {
@@ -100,7 +119,7 @@ impl Cpu {
     }
     /// Columns of a packed panel.
     fn panel(&self) -> usize {
-        gemm::VECTORS * self.lanes()
+        tile::VECTORS * self.lanes()
     }
     /// Memory with unspecified content.
     fn take(&self, len: usize) -> Result<Buffer> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::simd::kernel;
+use super::simd::{kernel, word};
 use crate::backend::cost::Ceilings;
 
 /// Independent accumulators: enough to hide a latency of 4 to 5 cycles on two ports, few enough for 16 registers.
@@ -13,17 +13,19 @@ const CHAINS: usize = 12;
 const ROUNDS: usize = 1 << 24;
 
 kernel! {
-    /// `CHAINS * ROUNDS` multiply-adds of vectors that never leave their registers; returns the lanes of a vector.
-    fn multiply_adds<S>(s, out: &mut f32) -> usize {
+    /// `CHAINS * ROUNDS` multiply-adds of vectors that never leave their registers, as products make them; returns the terms of a
+    /// vector.
+    fn multiply_adds<S: Product>(s, out: &mut f32) -> usize {
         let (factor, term) = (s.splat(0.999_f32), s.splat(0.001_f32));
         let mut sums = [s.splat(*out); CHAINS];
+        let pair = s.splat(word(0.001, -0.001));
         for _ in 0..ROUNDS {
             for sum in &mut sums {
-                *sum = s.fma(*sum, factor, term);
+                *sum = if S::TERMS == 1 { s.fma(*sum, factor, term) } else { s.multiply_add(pair, pair, *sum) };
             }
         }
         *out = sums.into_iter().map(|v| s.sum(v)).sum();
-        S::N
+        S::N * S::TERMS
     }
 }
 
@@ -31,18 +33,18 @@ kernel! {
 pub fn ceilings(cpu: &Cpu) -> Ceilings {
     let threads = rayon::current_num_threads();
     let best = |work: &dyn Fn() -> f64| (0..5).map(|_| work()).fold(0.0, f64::max);
-    let isa = cpu.isa();
+    let target = cpu.target();
     let flops = best(&|| {
         let started = Instant::now();
-        let lanes: usize = rayon::broadcast(|_| {
+        let terms: usize = rayon::broadcast(|_| {
             let mut value = 1.0;
-            let lanes = multiply_adds(isa, &mut value);
+            let terms = multiply_adds(target, &mut value);
             std::hint::black_box(value);
-            lanes
+            terms
         })
         .into_iter()
         .sum();
-        (2 * CHAINS * ROUNDS * lanes) as f64 / started.elapsed().as_secs_f64()
+        (2 * CHAINS * ROUNDS * terms) as f64 / started.elapsed().as_secs_f64()
     });
     let len = (4 * last_cache()).clamp(192 << 20, 1536 << 20) / 12;
     let chunk = len.div_ceil(8 * threads);

@@ -74,15 +74,35 @@ pub fn compare(truth: &Outputs, naive: &Outputs, fast: &Outputs) -> Result<Strin
 /// Asserts that `b` agrees with the oracle on this case.
 #[track_caller]
 pub fn check_against_reference<B: Backend>(b: &B, op: &impl Op, fill: Fill) {
+    check_with(b, op, fill, Options::default());
+}
+
+/// The same with options.
+#[track_caller]
+pub fn check_with<B: Backend>(b: &B, op: &impl Op, fill: Fill, options: Options) {
     let inputs = op.inputs(fill, SEED);
     let oracle = |what, result: epi_engine::Result<Outputs>| result.unwrap_or_else(|e| panic!("{op:?} on {what}: {e}"));
-    let options = Options::default();
     let truth = oracle("f64", execute(&Reference::<f64>::new(), op, &inputs, options));
     let naive = oracle("f32", execute(&Reference::<f32>::new(), op, &inputs, options));
     let fast = oracle("backend", execute(b, op, &inputs, options));
     match compare(&truth, &naive, &fast) {
         Ok(worst) => println!("{op:?}, {fill:?}, on {}: {worst}", b.name()),
         Err(message) => panic!("{op:?}, {fill:?}, on {}: {message}", b.name()),
+    }
+}
+
+/// Asserts that `b`, which rounds what products multiply, is within `tolerance` of the largest element of each tensor.
+#[track_caller]
+pub fn check_roughly<B: Backend>(b: &B, op: &impl Op, tolerance: f64, options: Options) {
+    let inputs = op.inputs(Fill::Randn, SEED);
+    let truth = execute(&Reference::<f64>::new(), op, &inputs, options).unwrap();
+    let got = execute(b, op, &inputs, options).unwrap();
+    for (name, truth) in &truth {
+        let top = largest(&truth.values);
+        for (n, (x, y)) in got[name].values.iter().zip(&truth.values).enumerate() {
+            let error = (x - y).abs();
+            assert!(error <= tolerance * top, "{op:?} on {}: {name}[{n}] = {x}, oracle {y}", b.name());
+        }
     }
 }
 

@@ -22,11 +22,13 @@ pub struct Options {
     pub backward: bool,
     /// Content of the gradient slots before the run.
     pub slot_start: f64,
+    /// Rounds inputs and cotangent to bf16, so that products of bf16 lose nothing.
+    pub bf16: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { backward: true, slot_start: 0.0 }
+        Options { backward: true, slot_start: 0.0, bf16: false }
     }
 }
 
@@ -83,7 +85,11 @@ impl<B: Backend> Run<'_, B> {
         if !self.options.backward {
             return Ok(None);
         }
-        Ok(Some(self.b.from_f64(&cotangent(out.len()), out.shape())?))
+        let mut values = cotangent(out.len());
+        if self.options.bf16 {
+            round(&mut values);
+        }
+        Ok(Some(self.b.from_f64(&values, out.shape())?))
     }
     /// Reports a tensor.
     pub fn report(&mut self, name: &str, tensor: &Tensor<B>) {
@@ -123,8 +129,20 @@ pub fn cotangent(n: usize) -> Vec<f64> {
     (0..n).map(|_| f64::from(rng.normal() as f32)).collect()
 }
 
+/// To bf16.
+fn round(values: &mut [f64]) {
+    values.iter_mut().for_each(|v| *v = half::bf16::from_f64(*v).to_f64());
+}
+
 /// Runs an operator and fetches what it reported.
 pub fn execute<B: Backend>(b: &B, op: &impl Op, inputs: &[Input], options: Options) -> Result<Outputs> {
+    let mut rounded = inputs.to_vec();
+    for input in &mut rounded {
+        if let (true, Values::Float(values)) = (options.bf16, &mut input.values) {
+            round(values);
+        }
+    }
+    let inputs = &rounded;
     let mut run = Run { b, inputs, options, results: Vec::new(), uploaded: BTreeMap::new() };
     op.run(&mut run)?;
     b.synchronize()?;

@@ -5,11 +5,11 @@ use std::arch::x86_64::*;
 
 use super::Simd;
 
-/// Proof that the machine has AVX2 and FMA.
+/// Proof that the machine has AVX2 and FMA. Products of bf16 (`BF16`) are shifts and two multiply-adds.
 #[derive(Clone, Copy)]
-pub struct Avx2(());
+pub struct Avx2<const BF16: bool>(());
 
-impl Avx2 {
+impl<const BF16: bool> Avx2<BF16> {
     /// # Safety
     /// The machine must have AVX2 and FMA.
     #[inline(always)]
@@ -36,6 +36,27 @@ unsafe fn lanes(bits: u32) -> __m256 {
 #[inline(always)]
 unsafe fn power(n: __m256i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
+}
+
+/// In the high halves of the lanes, rounded to nearest even, a NaN quiet; the low halves are unspecified.
+#[inline(always)]
+unsafe fn rounded(v: __m256) -> __m256i {
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+        let quiet = _mm256_or_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(0x0040_0000)));
+        _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(up), quiet, _mm256_cmp_ps::<_CMP_UNORD_Q>(v, v)))
+    }
+}
+/// The terms in the low and in the high halves of words.
+#[inline(always)]
+unsafe fn terms(words: __m256) -> (__m256, __m256) {
+    unsafe {
+        let bits = _mm256_castps_si256(words);
+        let high = _mm256_and_si256(bits, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)), _mm256_castsi256_ps(high))
+    }
 }
 
 /// One step of a tile of four rows by three vectors: its row of `b`, and where `a` has the four factors.
@@ -132,9 +153,10 @@ unsafe fn four_steps_across(sums: &mut [[__m256; 3]; 4], a: *const f32, lda: usi
 }
 
 // SAFETY (all blocks below): an `Avx2` exists only where the instructions do; memory is the caller's promise.
-impl Simd for Avx2 {
+impl<const BF16: bool> Simd for Avx2<BF16> {
     const N: usize = 8;
     const ROWS: usize = 4;
+    const TERMS: usize = if BF16 { 2 } else { 1 };
     type F = __m256;
 
     #[inline(always)]
@@ -177,6 +199,31 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn multiply_add(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        if !BF16 {
+            return self.fma(a, b, sum);
+        }
+        unsafe {
+            let ((a0, a1), (b0, b1)) = (terms(a), terms(b));
+            _mm256_fmadd_ps(a0, b0, _mm256_fmadd_ps(a1, b1, sum))
+        }
+    }
+    #[inline(always)]
+    fn zip(self, low: __m256, high: __m256) -> __m256 {
+        unsafe {
+            let low = _mm256_srli_epi32::<16>(rounded(low));
+            _mm256_castsi256_ps(_mm256_blend_epi16::<0xAA>(low, rounded(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u16, v: __m256) {
+        unsafe {
+            let halves = _mm256_srli_epi32::<16>(rounded(v));
+            let halves = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(halves, halves));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(halves))
+        }
     }
     #[inline(always)]
     fn fnma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
@@ -239,7 +286,7 @@ impl Simd for Avx2 {
         down: *const f32,
         ldb: usize,
     ) -> bool {
-        if M != 4 || V != 3 {
+        if BF16 || M != 4 || V != 3 {
             return false;
         }
         unsafe {

@@ -1,16 +1,17 @@
 //! AVX-512: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::Simd;
 
-/// Proof that the machine has AVX-512 F, BW, DQ and VL.
+/// Proof that the machine has AVX-512 F, BW, DQ and VL, and BF16 for products of bf16 (`BF16`).
 #[derive(Clone, Copy)]
-pub struct Avx512(());
+pub struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The machine must have AVX-512 F, BW, DQ and VL.
+    /// The machine must have those.
     #[inline(always)]
     pub unsafe fn assume() -> Self {
         Avx512(())
@@ -22,10 +23,23 @@ fn first(n: usize) -> __mmask16 {
     (((1u32 << n) - 1) & 0xFFFF) as u16
 }
 
-// SAFETY (all blocks below): an `Avx512` exists only where the instructions do; memory is the caller's promise.
-impl Simd for Avx512 {
+/// Where [`Simd::zip`] finds each half of its words: lanes of `low`, then of `high`.
+static HALVES: [u16; 32] = {
+    let mut out = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        out[i] = (i / 2 + i % 2 * 16) as u16;
+        i += 1;
+    }
+    out
+};
+
+// SAFETY (all blocks below): an `Avx512` exists only where the instructions do (those for bf16 where `BF16`); memory is the
+// caller's promise.
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const N: usize = 16;
     const ROWS: usize = 8;
+    const TERMS: usize = if BF16 { 2 } else { 1 };
     type F = __m512;
 
     #[inline(always)]
@@ -67,6 +81,27 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn multiply_add(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if !BF16 {
+            return self.fma(a, b, sum);
+        }
+        unsafe { _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
+    }
+    #[inline(always)]
+    fn zip(self, low: __m512, high: __m512) -> __m512 {
+        assert!(BF16, "only kernels of bf16 products round");
+        unsafe {
+            let halves = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            let order = _mm512_loadu_si512(HALVES.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u16, v: __m512) {
+        assert!(BF16, "only kernels of bf16 products round");
+        unsafe { _mm256_storeu_si256(p.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v))) }
     }
     #[inline(always)]
     fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {

@@ -1,10 +1,12 @@
 //! Arrays of eight floats that the compiler turns into whatever the target guarantees (SSE2, NEON).
 
+use half::bf16;
+
 use super::Simd;
 
 /// Needs nothing.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Portable<const BF16: bool>;
 
 type V = [f32; 8];
 
@@ -20,9 +22,16 @@ macro_rules! each {
     }};
 }
 
-impl Simd for Portable {
+/// A word of two bf16, rounded to nearest even.
+#[inline(always)]
+pub fn word(low: f32, high: f32) -> f32 {
+    f32::from_bits(u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16)
+}
+
+impl<const BF16: bool> Simd for Portable<BF16> {
     const N: usize = 8;
     const ROWS: usize = 4;
+    const TERMS: usize = if BF16 { 2 } else { 1 };
     type F = V;
 
     #[inline(always)]
@@ -70,6 +79,26 @@ impl Simd for Portable {
             each!(i => a[i].mul_add(b[i], c[i]))
         } else {
             each!(i => a[i] * b[i] + c[i])
+        }
+    }
+    #[inline(always)]
+    fn multiply_add(self, a: V, b: V, sum: V) -> V {
+        if !BF16 {
+            return self.fma(a, b, sum);
+        }
+        let low = |v: V| each!(i => f32::from_bits(v[i].to_bits() << 16));
+        let high = |v: V| each!(i => f32::from_bits(v[i].to_bits() & 0xFFFF_0000));
+        self.fma(low(a), low(b), self.fma(high(a), high(b), sum))
+    }
+    #[inline(always)]
+    fn zip(self, low: V, high: V) -> V {
+        each!(i => word(low[i], high[i]))
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u16, v: V) {
+        for (i, x) in v.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { p.add(i).write(bf16::from_f32(x).to_bits()) }
         }
     }
     #[inline(always)]
