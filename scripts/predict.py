@@ -42,6 +42,24 @@ STEP = {"dna_conv": 5 / 3, "dna_conv_backward": 5 / 3, "concat_length": 1, "slic
         "relu_backward": 1, "position_sum": 1, "position_sum_backward": 1, "readout_norm": 1, "readout_norm_backward": 1,
         "class_loss": 1, "class_loss_backward": 1, "finish_gradients": 1, "adam": 1}
 
+# The other networks' steps, from the primitives that bound them. EPLAE: three stages a window and their mirror; the case of a
+# convolution is the second stage of the longer window, its times here count positions. Its optimiser is SPEID's by parameters.
+PAIR, STAGES = 5 / 3, 5 / 3 * (1 + 1 / 2)
+OTHERS = {
+    "SPEID": {"speid_dna_conv": PAIR, "speid_dna_conv_backward": PAIR, "speid_batch_norm": 1, "speid_batch_norm_backward": 1,
+              "speid_dropout": 2, "speid_lstm": 1, "speid_lstm_backward": 1, "speid_linear_dense": 1,
+              "speid_linear_dense_backward_input": 1, "speid_linear_dense_backward_weight": 1, "speid_l2_penalty": 1,
+              "speid_finish_gradients": 1, "speid_adam": 1},
+    "EPLAE": {"eplae_dna_conv1d": PAIR, "eplae_dna_conv1d_backward_weight": PAIR, "eplae_conv1d": 2 * STAGES,
+              "eplae_conv1d_backward_input": 2 * STAGES, "eplae_conv1d_backward_weight": 2 * STAGES,
+              "eplae_conv_transpose1d_last": PAIR, "eplae_conv_transpose1d_last_backward_input": PAIR,
+              "eplae_conv_transpose1d_last_backward_weight": PAIR, "eplae_linear_encode": 1, "eplae_linear_encode_backward_input": 1,
+              "eplae_linear_encode_backward_weight": 1, "eplae_linear_decode": 1, "eplae_linear_decode_backward_input": 1,
+              "eplae_linear_decode_backward_weight": 1, "eplae_leaky_relu_backward": PAIR * (1 + 1 / 2 + 1 / 4 + 1 / 2 + 1),
+              "eplae_swap_trailing": 4 * PAIR, "eplae_reconstruction": PAIR, "eplae_reconstruction_backward": PAIR,
+              "speid_finish_gradients": 171_398_410 / 19_848_603, "speid_adam": 171_398_410 / 19_848_603},
+}
+
 
 # ------------------------------------------------------------ machine code ---
 class Kernel:
@@ -233,6 +251,14 @@ def table(engine, images):
         often = f", {count:.3g} x" if count != 1 else ""
         lines.append(f"| `{name}`{often} | " + " | ".join(cells) + " |")
     lines.append("| **whole step of 64** | " + " | ".join(f"**{total[c]:.2f}**" for c in columns) + " |")
+    lines += ["", "| the other networks, a step of 64 | " + " | ".join(f"{c}, {p}, ms" for c, p in columns) + " | what takes most of it |",
+              "| --- |" + " --: |" * len(columns) + " --- |"]
+    for network, parts in OTHERS.items():
+        cost = lambda name, column: 1e3 * times[(name, *column)][0] * parts[name]
+        cells = [f"**{sum(cost(name, column) for name in parts):.2f}**" for column in columns]
+        most = sorted(parts, key=lambda name: -cost(name, columns[1]))[:3]
+        lines.append(f"| {network} | " + " | ".join(cells) + " | " + ", ".join(
+            f"`{name}` {cost(name, columns[1]):.3g}" for name in most) + " |")
     lines += ["", "| recurrence, a step of time | " + " | ".join(f"{card.name}, µs" for card in CARDS) + " | registers |",
               "| --- | --: | --: | --: |"]
     for name in sorted(n for n in code[CARDS[0].name] if n.startswith("lstm_resident")):
