@@ -1,7 +1,8 @@
 //! Multi-head attention over projected queries, keys and values.
 
-use crate::harness::run::test_dropout;
-use crate::harness::{Fill, Input, Inputs, Op, Run, assert_refused};
+use crate::harness::compare::largest;
+use crate::harness::run::{cotangent, test_dropout, test_step};
+use crate::harness::{Fill, Input, Inputs, Op, Run, SEED, assert_refused};
 use epi_engine::Result;
 use epi_engine::backend::{Attention, Backend};
 
@@ -41,6 +42,23 @@ impl Op for Heads {
 
 pub fn attention([batch, time, heads, head_size]: [usize; 4], relu: bool, dropout: f32) -> Heads {
     Heads { batch, time, heads, head_size, relu, dropout }
+}
+
+/// Two precisions of one backend. Rounding moves outputs across zero, so both get the same outputs to cut by.
+pub fn check_cuts<B: Backend>(f32: &B, bf16: &B) {
+    let heads = attention([1, 65, 2, 32], true, 0.2);
+    let inputs = heads.inputs(Fill::Randn, SEED);
+    let (qkv, step) = (f32.from_f64(inputs[0].float(), &inputs[0].shape).unwrap(), f32.new_step().unwrap());
+    f32.write_step(&step, &test_step()).unwrap();
+    let (out, lse) = f32.attention(&qkv, &heads.spec(), &step).unwrap();
+    let dout = f32.from_f64(&cotangent(out.len()), out.shape()).unwrap();
+    let [exact, rough] = [f32, bf16].map(|b| {
+        b.to_f64(&b.attention_backward(qkv.clone(), &out, &lse, &dout, &heads.spec(), &step).unwrap()).unwrap()
+    });
+    let limit = 0.03 * largest(&exact);
+    for (n, (x, y)) in rough.iter().zip(&exact).enumerate() {
+        assert!((x - y).abs() <= limit, "dqkv[{n}] = {x} on {} in bf16, {y} in f32", bf16.name());
+    }
 }
 
 pub fn small() -> Vec<Heads> {

@@ -14,14 +14,7 @@ pub struct Conv {
     spec: Conv1d,
     bias: bool,
     /// Slope of the LeakyReLU behind it.
-    leaky: Option<f32>,
-}
-
-impl Conv {
-    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
-    pub fn keeps_bf16(&self) -> bool {
-        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
-    }
+    pub leaky: Option<f32>,
 }
 
 impl Op for Conv {

@@ -13,14 +13,7 @@ pub struct ConvTranspose {
     outputs: usize,
     kernel: usize,
     spec: Conv1d,
-    leaky: Option<f32>,
-}
-
-impl ConvTranspose {
-    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
-    pub fn keeps_bf16(&self) -> bool {
-        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
-    }
+    pub leaky: Option<f32>,
 }
 
 impl Op for ConvTranspose {

@@ -11,14 +11,7 @@ pub struct DnaConv1d {
     outputs: usize,
     kernel: usize,
     spec: Conv1d,
-    leaky: Option<f32>,
-}
-
-impl DnaConv1d {
-    /// Whether the cotangent is still one of bf16 behind the LeakyReLU.
-    pub fn keeps_bf16(&self) -> bool {
-        self.leaky.is_none_or(|slope| slope.log2().fract() == 0.0)
-    }
+    pub leaky: Option<f32>,
 }
 
 impl Op for DnaConv1d {

@@ -1,15 +1,15 @@
 //! Variants of CUDA kernels that a plain run does not choose: tensor cores, large tiles, weights in registers.
 
-use crate::attention::attention;
+use crate::attention::{attention, check_cuts};
 use crate::harness::case::Values;
 use crate::harness::compare::{check_against_reference, check_roughly, largest};
-use crate::harness::run::{Options, cotangent, execute, test_step};
+use crate::harness::run::{Options, execute};
 use crate::harness::{Fill, Input, Op, SEED, emulators};
 use crate::linear::Linear;
 use crate::lstm::lstm;
+use epi_engine::backend::Gate;
 use epi_engine::backend::cuda::{Cuda, LstmVariant, Precision};
 use epi_engine::backend::reference::Reference;
-use epi_engine::backend::{Backend, Gate};
 
 /// Rounds every number to a small integer, so that products of bf16 with f32 sums are exact.
 fn whole(mut inputs: Vec<Input>) -> Vec<Input> {
@@ -107,24 +107,10 @@ fn tensor_core_attention_agrees() {
     }
 }
 
-/// Rounding moves outputs across zero, so both precisions get the same outputs to cut by.
 #[test]
 fn tensor_core_attention_cuts_where_relu_did() {
     for b in emulators() {
-        let heads = attention([1, 65, 2, 32], true, 0.2);
-        let inputs = heads.inputs(Fill::Randn, SEED);
-        let (qkv, step) = (b.from_f64(inputs[0].float(), &inputs[0].shape).unwrap(), b.new_step().unwrap());
-        b.write_step(&step, &test_step()).unwrap();
-        let (out, lse) = b.attention(&qkv, &heads.spec(), &step).unwrap();
-        let dout = b.from_f64(&cotangent(out.len()), out.shape()).unwrap();
-        let [exact, rough] = [Precision::F32, Precision::Bf16].map(|precision| {
-            let b = b.clone().with_precision(precision);
-            b.to_f64(&b.attention_backward(qkv.clone(), &out, &lse, &dout, &heads.spec(), &step).unwrap()).unwrap()
-        });
-        let limit = 0.03 * largest(&exact);
-        for (n, (x, y)) in rough.iter().zip(&exact).enumerate() {
-            assert!((x - y).abs() <= limit, "dqkv[{n}] = {x} in bf16, {y} in f32");
-        }
+        check_cuts(&b, &b.clone().with_precision(Precision::Bf16));
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
-use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use epi_engine::boosting::{Columns, FeatureTable, Growth, fit, session};
@@ -14,7 +12,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
 
-use crate::support::{program, read, shared};
+use crate::support::{program, read, shared, stopped};
 
 fn numbers(v: &Value) -> Vec<f64> {
     v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
@@ -381,22 +379,9 @@ fn a_killed_run_goes_on_with_the_missing_folds() {
     let [whole, broken] = ["whole", "broken"].map(|n| folder.path().join(n));
     let settings = ["--set", "model.trees=400"];
     train(&features, &whole, &settings).assert().success();
-    let command = train(&features, &broken, &settings);
-    let mut child = Process::new(command.get_program())
-        .args(command.get_args())
-        .env("RAYON_NUM_THREADS", "1")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
     let finished = || (0..5).filter(|fold| session::model_path(&broken, *fold).exists()).collect::<Vec<u32>>();
-    let started = Instant::now();
-    while finished().is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no fold was finished");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut command = train(&features, &broken, &settings);
+    stopped(command.env("RAYON_NUM_THREADS", "1"), "-KILL", || !finished().is_empty());
     let kept = finished();
     assert!(kept.len() < 5 && !broken.join("metrics.json").exists(), "the run was over before it could be killed");
     let when = |fold: &u32| std::fs::metadata(session::model_path(&broken, *fold)).unwrap().modified().unwrap();

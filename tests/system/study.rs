@@ -1,8 +1,6 @@
 //! Studies: which cells, where, resumed bit for bit, none spoilt by another, nothing trained beyond its budget.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
-use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use epi_engine::config::{self, Control};
@@ -16,7 +14,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
 
-use crate::support::{TINY_MODEL, metrics, program, read, tiny_contents, tiny_file};
+use crate::support::{TINY_MODEL, metrics, program, read, stopped, tiny_contents, tiny_file};
 
 /// Tiny networks, deterministic and quick.
 fn settings(more: &[&str]) -> String {
@@ -165,25 +163,6 @@ fn data_that_are_not_here_and_a_cell_that_fails_leave_the_others_alone() {
     assert!(cells[0].folder.is_none() && cells[1].folder.is_none());
 }
 
-/// Starts a study, waits until `ready`, ends it with `signal`.
-fn stopped(file: &Path, signal: &str, ready: impl Fn() -> bool) {
-    let command = study(file, &[]);
-    let mut child = Process::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !ready() {
-        assert!(started.elapsed() < Duration::from_secs(60), "the second cell never began");
-        assert!(child.try_wait().unwrap().is_none(), "the study was over before it could be stopped");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Process::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-    child.wait().unwrap();
-}
-
 #[cfg(unix)]
 #[test]
 fn stopped_by_the_user_or_killed_a_study_goes_on_bit_for_bit() {
@@ -195,11 +174,11 @@ fn stopped_by_the_user_or_killed_a_study_goes_on_bit_for_bit() {
     let runs = ["fold0of5-seed1", "fold0of5-seed2"].map(|name| format!("out/runs/epsat/Tiny-all/chromosome/{name}"));
     let state = |run: &str| std::fs::read_to_string(broken.path().join(run).join("state.json")).unwrap_or_default();
 
-    stopped(&file, "-INT", || !state(&runs[0]).is_empty());
+    stopped(&study(&file, &[]), "-INT", || !state(&runs[0]).is_empty());
     assert_eq!(states(broken.path()), [CellState::Interrupted, CellState::Pending]);
     let reason = index(broken.path()).cells[0].reason.clone().unwrap();
     assert!(reason.contains("goes on"), "{reason}");
-    stopped(&file, "-KILL", || !state(&runs[1]).is_empty());
+    stopped(&study(&file, &[]), "-KILL", || !state(&runs[1]).is_empty());
     assert_eq!(states(broken.path()), [CellState::Done, CellState::Running]);
     study(&file, &[]).assert().success();
     assert_eq!(states(broken.path()), [CellState::Done, CellState::Done]);

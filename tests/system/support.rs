@@ -1,6 +1,8 @@
 //! A tiny data set that can be learned, a tiny model, and the program itself.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use epi_engine::data::{Contents, Element, PairTable, PairsOptions, Row, pairs};
@@ -111,6 +113,25 @@ pub fn train_tiny(tiny: &Tiny, data: &Path, out: &Path, settings: &[&str]) -> Co
         command.args(["--set", setting]);
     }
     command
+}
+
+/// Starts a command, waits until `ready`, ends it with `signal` (`-INT`, `-KILL`); its exit status and what it said on stderr.
+pub fn stopped(command: &Command, signal: &str, ready: impl Fn() -> bool) -> Output {
+    let mut child = Process::new(command.get_program())
+        .args(command.get_args())
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !ready() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never came so far: {command:?}");
+        assert!(child.try_wait().unwrap().is_none(), "over before it could be stopped: {command:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Process::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    child.wait_with_output().unwrap()
 }
 
 /// Reads a file of a run folder.

@@ -1,8 +1,6 @@
 //! Training: it learns, repeats itself bit for bit, survives being killed, and stamps what leaks.
 
 use std::path::Path;
-use std::process::{Command as Process, Stdio};
-use std::time::{Duration, Instant};
 
 use epi_engine::autograd::Tape;
 use epi_engine::backend::Backend;
@@ -19,7 +17,7 @@ use epi_engine::train::{RunFolder, Silent, Training, session};
 use predicates::prelude::*;
 use serde_json::Value;
 
-use crate::support::{TINY, TINY_MODEL, Tiny, metrics, program, read, tiny_file, train, train_tiny};
+use crate::support::{TINY, TINY_MODEL, Tiny, metrics, program, read, stopped, tiny_file, train, train_tiny};
 
 /// Files that equal runs write alike to the last byte.
 const BITS: [&str; 4] = ["best.safetensors", "last.safetensors", "state.json", "predictions.tsv"];
@@ -97,19 +95,9 @@ fn an_interrupt_saves_every_fold_that_trains() {
     let run = folder.path().join("run");
     let mut command = train(&data, &run, &["split.folds=3", "train.epochs=10000", "train.patience=0"]);
     command.args(["--fold", "all", "--at-once", "2"]);
-    let child = Process::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !["fold-0", "fold-1"].iter().all(|fold| run.join(fold).join("metrics.jsonl").exists()) {
-        assert!(started.elapsed() < Duration::from_secs(60), "two folds did not begin");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    let output = stopped(&command, "-INT", || {
+        ["fold-0", "fold-1"].iter().all(|fold| run.join(fold).join("metrics.jsonl").exists())
+    });
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("saved in fold 0 of 3") && said.contains("--resume"), "{said}");
@@ -136,19 +124,9 @@ fn killed_and_resumed(tiny: &Tiny, settings: &[&str], sign: &str) {
     train_tiny(tiny, &data, &whole, settings).assert().success();
 
     let command = train_tiny(tiny, &data, &broken, settings);
-    let mut child = Process::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !std::fs::read_to_string(broken.join("state.json")).is_ok_and(|state| state.contains(sign)) {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint with {sign} appeared");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    stopped(&command, "-KILL", || {
+        std::fs::read_to_string(broken.join("state.json")).is_ok_and(|state| state.contains(sign))
+    });
     assert!(!broken.join("metrics.json").exists(), "the run was over before it could be killed");
     program(&["train", "--resume", broken.to_str().unwrap()]).assert().success();
     for name in BITS {
@@ -207,19 +185,7 @@ fn an_interrupt_saves_and_exits_with_the_way_to_go_on() {
     let data = tiny_file(folder.path(), 400);
     let run = folder.path().join("run");
     let command = train(&data, &run, &["train.epochs=10000", "train.patience=0"]);
-    let child = Process::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !run.join("metrics.jsonl").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "training did not begin");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    let output = stopped(&command, "-INT", || run.join("metrics.jsonl").exists());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("saved at step") && said.contains("--resume"), "{said}");
@@ -443,19 +409,7 @@ fn an_interrupt_of_all_folds_names_the_folder_that_goes_on_with_all() {
     let run = folder.path().join("run");
     let mut command = train(&data, &run, &["train.epochs=10000", "train.patience=0", "split.folds=3"]);
     command.args(["--fold", "all"]);
-    let child = Process::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !run.join("fold-0/metrics.jsonl").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "training did not begin");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    let output = stopped(&command, "-INT", || run.join("fold-0/metrics.jsonl").exists());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("fold 0 of 3") && said.ends_with(&format!("--resume {}\n", run.display())), "{said}");
