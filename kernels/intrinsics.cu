@@ -8,6 +8,7 @@
 //   intrinsic_shuffles   inp [32] -> out [4,32] (xor 5, up 3, down 3, index 7 within groups of 16)
 //   intrinsic_votes      inp [32] -> out [4] (ballot, any, all, count over the block)
 //   intrinsic_round      inp [n] f32 -> out [n] bf16 bits, pairs [n/2], tf32 [n]
+//   intrinsic_exp2       inp [n] f32 -> out [n]
 //   intrinsic_philox     out [n,4]   blocks 0..n of (seed, stream, step)
 //   intrinsic_dropout    out [n]     factors of elements 0..n
 #include "async_copy.cuh"
@@ -91,6 +92,10 @@ EPI_KERNEL(intrinsic_round, 256, 1, (int n, const float* inp, uint16_t* out, uin
         tf32[i] = to_tf32(inp[i]);
         if (i % 2 == 0) pairs[i / 2] = to_bf16x2(inp[i], inp[i + 1]).bits;
     }
+}
+
+EPI_KERNEL(intrinsic_exp2, 256, 1, (int n, const float* inp, float* out)) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) out[i] = exp2_approx(inp[i]);
 }
 
 EPI_KERNEL(intrinsic_philox, 256, 1, (uint64_t seed, uint32_t stream, uint32_t step, int n, uint4* out)) {

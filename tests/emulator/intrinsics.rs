@@ -182,6 +182,25 @@ fn rounding_to_bf16_and_tf32() {
 }
 
 #[test]
+fn powers_of_two_are_nearly_exact() {
+    let mut inp: Vec<f32> = normals(250, 9).iter().map(|x| 20.0 * x).collect();
+    inp.extend([0.0, 1.0, 127.5, -125.5, -127.5, f32::NEG_INFINITY]);
+    for device in devices() {
+        let (source, out) = (up(&device, &inp), room::<f32>(&device, inp.len()));
+        launch(&device, "intrinsic_exp2", 256, 0, args![inp.len() as i32, source.address(), out.address()]);
+        for (&x, y) in inp.iter().zip(down::<f32>(&device, &out)) {
+            let exact = f64::from(x).exp2();
+            let exact = if exact < f64::from(f32::MIN_POSITIVE) { 0.0 } else { exact }; // subnormal numbers become zero
+            assert!(
+                (f64::from(y) - exact).abs() <= exact * 0.5f64.powi(21),
+                "{}: 2^{x} = {y}, not {exact}",
+                device.name()
+            );
+        }
+    }
+}
+
+#[test]
 fn philox_and_dropout_are_those_of_the_host() {
     let (seed, stream, step, n) = (0x1234_5678_9ABC_DEF0u64, 5u32, 77u32, 1000usize);
     let words: Vec<u32> = (0..n as u64).flat_map(|i| rng::block(seed, stream, step, i << 32 | i)).collect();
