@@ -185,7 +185,13 @@ def kernels():
     """(file, kernel) of every entry point, as the build finds them."""
     found = []
     for file in sorted((ROOT / "kernels").glob("*.cu")):
-        found += [(file.name, name) for name in re.findall(r"^\s*EPI_KERNEL\((\w+),", file.read_text(), re.M)]
+        text = file.read_text()
+        found += [(file.name, name) for name in re.findall(r"^\s*EPI_KERNEL\((\w+),", text, re.M)]
+        for macro, names, body in re.findall(r"^#define (\w+)\((.*?)\)((?:.*\\\n)+.*)$", text, re.M):
+            for values in re.findall(rf"^{macro}\((.*)\)$", text, re.M):
+                value = dict(zip(names.split(", "), values.split(", ")))
+                for pasted in re.findall(r"EPI_KERNEL\((\w+##[\w#]+),", body):
+                    found.append((file.name, "".join(value.get(piece, piece) for piece in pasted.split("##"))))
     return found
 
 

@@ -39,8 +39,8 @@ fn params(op: &'static str, spec: Conv1d, inp: [usize; 3], outputs: usize, kerne
 
 /// Tiles of the kernels on tensor cores; the smallest of the products' is for rows fewer than convolutions have.
 const CONV_TILES: &[(usize, usize, usize)] = TILES.split_at(2).0;
-/// Blocks of a weight gradient: nearly whole waves of the larger cards.
-const WEIGHT_BLOCKS: usize = 260;
+/// Blocks of a weight gradient: nearly whole waves of 82 multiprocessors, most of one of 132.
+const WEIGHT_BLOCKS: usize = 572;
 /// Most numbers an input sends through all taps to be added by `conv1d_fold`; beyond, the product is one for each phase.
 const FOLDED: usize = 128;
 

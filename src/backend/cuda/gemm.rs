@@ -180,8 +180,9 @@ impl Cuda {
         }
         let a = copy_a.as_ref().map_or(p.a, Memory::address);
         let b = copy_b.as_ref().map_or(p.b, Memory::address);
-        // A column of ones in the padding of B gives the sums of A.
-        params.sums = (p.sums[0] != 0 && reads_b && !p.n.is_multiple_of(columns)).into();
+        // A column of ones in the padding of B gives the sums of A; a product in one piece would have to leave its place for it.
+        let worth = pieces > 1 || p.grouped.packed_a;
+        params.sums = (p.sums[0] != 0 && reads_b && worth && !p.n.is_multiple_of(columns)).into();
         let types = match (reads_a, reads_b) {
             (true, true) if !tn => "_f32",
             (true, _) => "",
