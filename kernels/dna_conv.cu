@@ -13,7 +13,8 @@
 //   dbeta = Σ g;   dgamma = invstd (w·G - mean dbeta)
 //   dw = a [G - dbeta/N s1 - dgamma invstd/N (S2 w - mean s1)]           running statistics: dw = a G; bias: dw = G
 //
-// FLOPs 2 B L' C K as a dense convolution; done here as B L' C ceil(K/2) table look-ups. Bytes B (3 L/8 + 5 P C).
+// FLOPs 2 B L' C K as a dense convolution; done here as B L' C K/2 table look-ups, K/3.3 where the shape is known; those are bound
+// by shared memory (40 taps) or instructions (13). Bytes B (3 L/8 + 5 P C).
 // Geometry and determinism: every kernel below says its own; integers or fixed orders throughout, no atomics.
 // Source: the closed form is this project's (shared statistics of one-hot windows); look-up convolution after Alipanahi
 // et al. 2015's motif scan.
@@ -124,19 +125,18 @@ EPI_KERNEL(dna_conv_fold, 128, 4,
     affine[2 * p.channels + c] = beta[c];
 }
 
-// Forward. Grid (chunks of pooled positions, ceil(C/32), B), 256 threads: lanes walk channels, warps walk pooled positions.
-// GROUP taps share a table of 5^GROUP sums per channel in shared memory (fifth base: N). With TAPS and POOL known, the rows of
-// the table are fetched once for a pooled position, and a look-up is a load and an addition; 0: any. Same bits.
-template <int GROUP, int TAPS = 0, int POOL = 0>
+// Forward, any taps and pooling. Grid (chunks of pooled positions, ceil(C/32), B), 256 threads: lanes walk channels, warps walk
+// pooled positions. GROUP taps share a table of 5^GROUP sums per channel in shared memory (fifth base: N).
+template <int GROUP>
 EPI_DEVICE void dna_conv_forward(const DnaConvParams& p, int chunk, const StepState* step, const uint64_t* planes,
                                  const float* weight, const float* affine, float* out, uint8_t* winner) {
     constexpr int ROWS = GROUP == 1 ? 5 : 25;
-    const int K = TAPS != 0 ? TAPS : p.kernel, groups = ceil_div(K, GROUP), pool = POOL != 0 ? POOL : p.pool;
+    const int K = p.kernel, groups = ceil_div(K, GROUP);
     const int first = int(blockIdx.x) * chunk, last = min(p.pooled, first + chunk);
-    const int start = first * pool, bases = (last - first) * pool + K;
+    const int start = first * p.pool, bases = (last - first) * p.pool + K;
     SharedArena arena;
     float* table = arena.take<float>(groups * ROWS * WARP);
-    uint8_t* index = arena.take<uint8_t>(chunk * pool + K);
+    uint8_t* index = arena.take<uint8_t>(chunk * p.pool + K);
     const int c = int(blockIdx.y) * WARP + lane_id();
     const bool inside = c < p.channels;
     const float centre = inside ? affine[c] : 0.0f, scale = inside ? affine[p.channels + c] : 0.0f;
@@ -165,18 +165,10 @@ EPI_DEVICE void dna_conv_forward(const DnaConvParams& p, int chunk, const StepSt
     for (int pooled = first + warp_id(); pooled < last; pooled += 8) {
         float best = -INFINITY;
         int best_j = 0;
-        const uint8_t* window = index + (pooled - first) * pool;
-        constexpr int KNOWN = TAPS != 0 ? POOL + (TAPS - 1) / GROUP * GROUP : 1;
-        const float* row[KNOWN];
-        if constexpr (TAPS != 0)
-            EPI_UNROLL for (int i = 0; i < KNOWN; ++i) row[i] = table + window[i] * WARP + lane_id();
-        EPI_UNROLL_BY(POOL != 0 ? POOL : 1) for (int j = 0; j < pool; ++j) {
+        const uint8_t* window = index + (pooled - first) * p.pool;
+        for (int j = 0; j < p.pool; ++j) {
             float sum = 0.0f;
-            if constexpr (TAPS != 0) {
-                EPI_UNROLL for (int g = 0; g < ceil_div(TAPS, GROUP); ++g) sum += row[j + g * GROUP][g * ROWS * WARP];
-            } else {
-                for (int g = 0; g < groups; ++g) sum += table[(g * ROWS + window[j + g * GROUP]) * WARP + lane_id()];
-            }
+            for (int g = 0; g < groups; ++g) sum += table[(g * ROWS + window[j + g * GROUP]) * WARP + lane_id()];
             const float value = fmaf(sum - centre, scale, shift);
             if (value > best || value != value) { // NaN must not vanish
                 best = value;
@@ -197,16 +189,204 @@ EPI_KERNEL(dna_conv_forward_1, 256, 2,
             float* out, uint8_t* winner)) {
     dna_conv_forward<1>(p, chunk, step, planes, weight, affine, out, winner);
 }
-// 13 taps pooled by 6: EPSAT's.
-EPI_KERNEL(dna_conv_forward_2_13_6, 256, 2,
-           (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
-            float* out, uint8_t* winner)) {
-    dna_conv_forward<2, 13, 6>(p, chunk, step, planes, weight, affine, out, winner);
-}
 EPI_KERNEL(dna_conv_forward_2, 256, 2,
            (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
             float* out, uint8_t* winner)) {
     dna_conv_forward<2>(p, chunk, step, planes, weight, affine, out, winner);
+}
+
+// Forward of a known shape: few, wide look-ups. TAPS are cut into sets of four groups of three or four, so that a group's row is
+// six or eight bits of the sequence. A line of the table has a row of all four groups, eight channels each: 128 bytes. A lane has
+// four channels and a pooled position of its own; the four positions that meet in a quarter of a warp begin with different
+// groups, so that every look-up of 16 bytes is free of bank conflicts. Sums are trees, ((a+b)+(c+d)) over taps and groups alike,
+// whose bits do not depend on where one begins. Positions whose windows have an N follow at the end, straight from the weights.
+template <int TAPS> struct Sets {
+    static constexpr int COUNT = (TAPS + 15) / 16, FOURS = TAPS - 12 * COUNT; // groups of four taps: the first ones
+    static constexpr int WIDE = (FOURS + 3) / 4;                              // sets that have some
+    static_assert(FOURS >= 0, "groups have three or four taps");
+    EPI_CONSTEXPR int fours(int set) { return FOURS < 4 * set ? 0 : FOURS < 4 * set + 4 ? FOURS - 4 * set : 4; }
+    // First tap of a group, counted from the set's first or from the filter's; its taps.
+    EPI_CONSTEXPR int within(int set, int group) { return 3 * group + (group < fours(set) ? group : fours(set)); }
+    EPI_CONSTEXPR int tap(int set, int group) { return 12 * set + (4 * set < FOURS ? 4 * set : FOURS) + within(set, group); }
+    EPI_CONSTEXPR int taps(int set, int group) { return group < fours(set) ? 4 : 3; }
+    // Sixteen lines share the third and fourth base. First such block of a set; of set COUNT: all of them.
+    EPI_CONSTEXPR int block(int set) { return set < WIDE ? 16 * set : 16 * WIDE + 4 * (set - WIDE); }
+    EPI_CONSTEXPR int set_of(int block) { return block < 16 * WIDE ? block / 16 : WIDE + (block - 16 * WIDE) / 4; }
+};
+constexpr int TILE = 8, POSITIONS = 16, LINE = 4 * TILE; // channels of a block, pooled positions of a warp, floats of a line
+
+// Codes of 16 bases, two bits each, from their low and high bits.
+EPI_DEVICE uint32_t interleave(uint32_t low, uint32_t high) {
+    uint32_t x = (low & 0xFFu) | (high & 0xFFu) << 8 | (low & 0xFF00u) << 8 | (high & 0xFF00u) << 16, swap;
+    swap = (x ^ x >> 4) & 0x00F000F0u, x ^= swap ^ swap << 4;
+    swap = (x ^ x >> 2) & 0x0C0C0C0Cu, x ^= swap ^ swap << 2;
+    swap = (x ^ x >> 1) & 0x22222222u, x ^= swap ^ swap << 1;
+    return x;
+}
+
+// The maximum so far and the place of the first value that attained it.
+struct Best {
+    float value[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    int j[4] = {};
+    EPI_DEVICE_MEMBER void meet(int channel, float candidate, int at) {
+        if (candidate > value[channel] || candidate != candidate) { // NaN must not vanish
+            value[channel] = candidate;
+            j[channel] = at;
+        }
+    }
+    // Writes the channels from c on of pooled row `row`.
+    EPI_DEVICE_MEMBER void store(const DnaConvParams& p, uint32_t philox_step, int row, int c, float* out, uint8_t* winner) const {
+        const uint64_t at = uint64_t(row) * p.channels + c;
+        const float keep_scale = p.dropout.threshold != 0 ? p.dropout.scale : 1.0f;
+        uint32_t kept = ~0u, places = 0;
+        if (p.dropout.threshold != 0) {
+            kept = dropout_keep8(p.dropout, philox_step, at / 8);
+            if (at % 8 > 4) kept |= dropout_keep8(p.dropout, philox_step, at / 8 + 1) << 8;
+            kept >>= at % 8;
+        }
+        float result[4];
+        EPI_UNROLL for (int i = 0; i < 4; ++i) {
+            places |= (value[i] <= 0.0f ? 255u : uint32_t(j[i])) << (8 * i);
+            result[i] = (value[i] <= 0.0f ? 0.0f : value[i]) * (kept >> i & 1 ? keep_scale : 0.0f);
+        }
+        if (p.channels % 4 == 0) {
+            *reinterpret_cast<float4*>(out + at) = make_float4(result[0], result[1], result[2], result[3]);
+            *reinterpret_cast<uint32_t*>(winner + at) = places;
+            return;
+        }
+        EPI_UNROLL for (int i = 0; i < 4; ++i) {
+            if (c + i >= p.channels) continue;
+            out[at + i] = result[i];
+            winner[at + i] = uint8_t(places >> (8 * i));
+        }
+    }
+};
+
+// The table of this block's eight channels. A warp makes whole blocks of sixteen lines; its lanes are groups and channels.
+template <int TAPS> EPI_DEVICE void fill_table(const DnaConvParams& p, const float* weight, float* table) {
+    using Cut = Sets<TAPS>;
+    constexpr int PITCH = 4 * TAPS + 1, BLOCKS = Cut::block(Cut::COUNT), TURNS = BLOCKS / 8;
+    static_assert(BLOCKS % 8 == 0 && TILE * PITCH <= BLOCKS * 16 * LINE, "whole turns; weights pass through the table's place");
+    const int first = int(blockIdx.y) * TILE, present = min(TILE, p.channels - first) * 4 * TAPS;
+    for (int i = int(threadIdx.x); i < TILE * 4 * TAPS; i += 256)
+        table[i / (4 * TAPS) * PITCH + i % (4 * TAPS)] = i < present ? weight[size_t(first) * 4 * TAPS + i] : 0.0f;
+    __syncthreads();
+    const int group = lane_id() / TILE;
+    float pair[TURNS][16], further[TURNS]; // sums of taps 0 and 1; the one sum of taps 2 and 3
+    EPI_UNROLL for (int turn = 0; turn < TURNS; ++turn) {
+        const int block = turn * 8 + warp_id(), set = Cut::set_of(block), codes = block - Cut::block(set);
+        const float* w = table + lane_id() % TILE * PITCH + Cut::tap(set, group);
+        EPI_UNROLL for (int a = 0; a < 16; ++a) pair[turn][a] = w[a % 4 * TAPS] + w[a / 4 * TAPS + 1];
+        further[turn] = w[codes % 4 * TAPS + 2] + (Cut::taps(set, group) == 4 ? w[codes / 4 * TAPS + 3] : 0.0f);
+    }
+    __syncthreads();
+    EPI_UNROLL for (int turn = 0; turn < TURNS; ++turn)
+        EPI_UNROLL for (int a = 0; a < 16; ++a)
+            table[((turn * 8 + warp_id()) * 16 + a) * LINE + lane_id()] = pair[turn][a] + further[turn];
+    __syncthreads();
+}
+
+EPI_DEVICE float4 sum_of_four(const float4 (&v)[4]) {
+    return make_float4((v[0].x + v[1].x) + (v[2].x + v[3].x), (v[0].y + v[1].y) + (v[2].y + v[3].y),
+                       (v[0].z + v[1].z) + (v[2].z + v[3].z), (v[0].w + v[1].w) + (v[2].w + v[3].w));
+}
+
+// Grid (slices of `chunk` tasks, ceil(C/8)), 256 threads; a task is 16 pooled rows (b,p), a warp takes one after the other.
+template <int TAPS, int POOL>
+EPI_DEVICE void dna_conv_forward_wide(const DnaConvParams& p, int chunk, const StepState* step, const uint64_t* planes,
+                                      const float* weight, const float* affine, float* out, uint8_t* winner) {
+    using Cut = Sets<TAPS>;
+    constexpr int WORDS = (2 * (POOL + TAPS - 1) + 31) / 32;
+    constexpr uint64_t WINDOW = (uint64_t(1) << (POOL + TAPS - 1)) - 1;
+    SharedArena arena;
+    float* table = arena.take<float>(Cut::block(Cut::COUNT) * 16 * LINE);
+    fill_table<TAPS>(p, weight, table);
+
+    const int rows = p.batch * p.pooled, tasks = ceil_div(rows, POSITIONS);
+    const int last = min(tasks, (int(blockIdx.x) + 1) * chunk), slot = lane_id() / 2, own = slot % 4;
+    const int c = int(blockIdx.y) * TILE + lane_id() % 2 * 4;
+    const uint32_t philox_step = p.dropout.threshold != 0 ? step->philox_step : 0;
+    float centre[4], scale[4], shift[4];
+    EPI_UNROLL for (int i = 0; i < 4; ++i) {
+        const bool inside = c + i < p.channels;
+        centre[i] = inside ? affine[c + i] : 0.0f;
+        scale[i] = inside ? affine[p.channels + c + i] : 0.0f;
+        shift[i] = inside ? affine[2 * p.channels + c + i] : 0.0f;
+    }
+    uint32_t turn[Cut::COUNT][4], column[4]; // how far a group's code is from bit 7; its bytes of a line
+    EPI_UNROLL for (int i = 0; i < 4; ++i) {
+        column[i] = uint32_t(i ^ own) * (TILE * 4) + lane_id() % 2 * 16;
+        EPI_UNROLL for (int set = 0; set < Cut::COUNT; ++set) turn[set][i] = uint32_t(2 * Cut::within(set, i ^ own) - 7) % 32;
+    }
+    for (int task = int(blockIdx.x) * chunk + warp_id(); task < last; task += 8) {
+        const int row = task * POSITIONS + slot;
+        if (row >= rows || c >= p.channels) continue;
+        const Window x = dna_window(planes + size_t(row / p.pooled) * 3 * p.words, p.words, row % p.pooled * POOL);
+        uint32_t bits[WORDS + 1];
+        EPI_UNROLL for (int i = 0; i < WORDS; ++i) bits[i] = interleave(uint32_t(x.low >> (16 * i)), uint32_t(x.high >> (16 * i)));
+        bits[WORDS] = 0;
+        Best best;
+        EPI_UNROLL_BY(POOL <= 8 ? POOL : 2) for (int j = 0; j < POOL; ++j) {
+            float4 sum;
+            EPI_UNROLL for (int set = 0; set < Cut::COUNT; ++set) {
+                const int at = 2 * Cut::tap(set, 0);
+                const uint32_t codes = __funnelshift_r(bits[at / 32], bits[at / 32 + 1], uint32_t(at % 32));
+                const char* lines = reinterpret_cast<const char*>(table + Cut::block(set) * 16 * LINE);
+                const uint32_t mask = Cut::fours(set) > 0 ? 255u << 7 : 63u << 7;
+                float4 v[4];
+                EPI_UNROLL for (int i = 0; i < 4; ++i)
+                    v[i] = *reinterpret_cast<const float4*>(lines + ((__funnelshift_r(codes, codes, turn[set][i]) & mask) | column[i]));
+                const float4 part = sum_of_four(v);
+                sum = set == 0 ? part : make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+            }
+            const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
+            EPI_UNROLL for (int i = 0; i < 4; ++i) best.meet(i, fmaf(sums[i] - centre[i], scale[i], shift[i]), j);
+            EPI_UNROLL for (int i = 0; i < WORDS; ++i) bits[i] = __funnelshift_r(bits[i], bits[i + 1], 2);
+        }
+        if ((~x.known & WINDOW) == 0) best.store(p, philox_step, row, c, out, winner);
+    }
+    for (int task = int(blockIdx.x) * chunk + warp_id(); task < last; task += 8) { // what has an N
+        const int row = task * POSITIONS + slot;
+        if (row >= rows || c >= p.channels) continue;
+        Window x = dna_window(planes + size_t(row / p.pooled) * 3 * p.words, p.words, row % p.pooled * POOL);
+        if ((~x.known & WINDOW) == 0) continue;
+        Best best;
+        EPI_UNROLL_BY(1) for (int j = 0; j < POOL; ++j) {
+            EPI_UNROLL for (int i = 0; i < 4; ++i) {
+                if (c + i >= p.channels) continue;
+                const float* w = weight + size_t(c + i) * 4 * TAPS;
+                const auto term = [&](int k) {
+                    const int code = int(x.low >> k & 1) + 2 * int(x.high >> k & 1);
+                    return x.known >> k & 1 ? w[code * TAPS + k] : 0.0f;
+                };
+                float sum = 0.0f;
+                EPI_UNROLL_BY(1) for (int set = 0; set < Cut::COUNT; ++set) {
+                    float group[4];
+                    EPI_UNROLL for (int g = 0; g < 4; ++g) {
+                        const int k = Cut::tap(set, g);
+                        group[g] = (term(k) + term(k + 1)) + (term(k + 2) + (Cut::taps(set, g) == 4 ? term(k + 3) : 0.0f));
+                    }
+                    sum += (group[0] + group[1]) + (group[2] + group[3]);
+                }
+                best.meet(i, fmaf(sum - centre[i], scale[i], shift[i]), j);
+            }
+            x = {x.low >> 1, x.high >> 1, x.known >> 1};
+        }
+        best.store(p, philox_step, row, c, out, winner);
+    }
+}
+
+// EPSAT's block.
+EPI_KERNEL(dna_conv_forward_13_6, 256, 2,
+           (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
+            float* out, uint8_t* winner)) {
+    dna_conv_forward_wide<13, 6>(p, chunk, step, planes, weight, affine, out, winner);
+}
+// SPEID's block.
+EPI_KERNEL(dna_conv_forward_40_20, 256, 2,
+           (DnaConvParams p, int chunk, const StepState* step, const uint64_t* planes, const float* weight, const float* affine,
+            float* out, uint8_t* winner)) {
+    dna_conv_forward_wide<40, 20>(p, chunk, step, planes, weight, affine, out, winner);
 }
 
 // partial [slices, 4K+1, C]: G (row k*4+a) and, last, Σ g of a slice of `rows` pooled rows (b,p).

@@ -11,9 +11,10 @@ arithmetic is counted, instruction by instruction. A launch takes no less than t
   issue    its instructions, one a cycle in each of the four quarters of a multiprocessor,
   tensor   its mma instructions, at the data sheet's rate (H100: at 62 % of it, which is what mma.sync reaches),
   memory   the bytes that it must move, at 85 % of the data sheet's rate,
-the first two on the multiprocessor that gets most of its blocks; recurrences take their instructions plus a fixed latency a
-step. Not in the model: bank conflicts, stalls that other warps do not hide, caches. Expect a card to need 1.1 to 1.5 times as
-much.
+  shared   the look-ups of the DNA block, 128 bytes a cycle of a multiprocessor,
+all but memory on the multiprocessor that gets most of its blocks; recurrences take their instructions plus a fixed latency a
+step. Not in the model: shared memory of other kernels, bank conflicts, stalls that other warps do not hide, caches. Expect a card
+to need 1.1 to 1.5 times as much.
 """
 import argparse
 import collections
@@ -81,6 +82,8 @@ class Kernel:
         self.issue, self.mma = len(ops) - len(nested), sum(op.startswith("HMMA") for op in ops)
         self.ffma = work(ops) - self.mma - work(nested)
         self.inner_issue, self.inner_ffma = len(nested), work(nested)
+        wide = lambda ops: sum(op.startswith("LDS.128") for op in ops)
+        self.wide, self.inner_wide = wide(ops) - wide(nested), wide(nested)
 
     def share(self):
         """Multiply-adds among the instructions of the working loop."""
@@ -149,7 +152,8 @@ def moved(launch):
     if kernel.startswith("attention_"):
         values = p[6] * p[7] * p[8] * p[9]  # of an output
         each = {"forward": 16, "backward_query": 18, "backward_key_value": 22, "prepare": 10, "delta": 8}
-        return next((count * values for what, count in each.items() if what in kernel), None)
+        kept = p[6] * p[8] * p[7] ** 2 // 8 if "bf16_backward" in kernel and p[3] else 0  # dropout bits, written and read once
+        return next((count * values + kept for what, count in each.items() if what in kernel), None)
     if kernel.startswith("dna_conv_forward"):
         return 5 * p[6] * p[13] * p[9]
     if kernel in ("fill", "copy"):
@@ -181,8 +185,11 @@ def seconds(card, kernel, launch):
         times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
     elif name.startswith("gemm_") and name != "gemm_reduce":
         times["issue"] = p[0] * p[1] * p[2] / 32 / kernel.share()
-    elif name == "dna_conv_forward_2_13_6":  # a turn is a pooled position of 32 channels
-        times["issue"] = p[6] * p[13] * -(-p[9] // 32) * kernel.issue
+    elif re.match(r"dna_conv_forward_\d+_\d+", name):  # a task is 16 pooled positions of 8 channels, 4 multiply-adds a position
+        tasks = -(-p[6] * p[13] // 16) * -(-p[9] // 8)
+        turns = (4 * p[11] - kernel.ffma) / max(1, kernel.inner_ffma)
+        times["issue"] = tasks * (kernel.issue + turns * kernel.inner_issue)
+        times["shared"] = 4 * tasks * 4 * (kernel.wide + turns * kernel.inner_wide)  # of a quarter, which has one in four cycles
     elif re.match(r"attention_bf16_(forward|backward)", name):
         turns = -(-p[7] // 64) * -(-p[7] // 16) * p[6] * p[8]  # a warp has 16 rows; those without any do nothing
         times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
@@ -194,7 +201,7 @@ def seconds(card, kernel, launch):
         times["issue"] = turns * (kernel.issue + inner)
     if not times:
         return None
-    for what in ("issue", "tensor"):
+    for what in ("issue", "tensor", "shared"):
         if what in times:
             times[what] *= stretch(card, launch) / quarters / card.clock
     what = max(times, key=times.get)
@@ -213,7 +220,7 @@ def predict(card, code, case):
             continue
         total += found[0]
         by[found[1]] += found[0]
-    own = r"gemm_(?!reduce)|attention_.*ward|lstm_resident|dna_conv_forward_2_13_6"
+    own = r"gemm_(?!reduce)|attention_.*ward|lstm_resident|dna_conv_forward_\d+_\d+"
     if rest and not any(re.match(own, launch["kernel"]) for launch in case["launches"]):
         # No launch with a formula of its own: what the contract asks for, every multiply-add an instruction.
         main = max((code[l["kernel"]] for l in case["launches"] if l["kernel"] in code), key=lambda k: k.ffma, default=None)

@@ -31,6 +31,9 @@ const RUNNING: i32 = 1;
 const BATCH: i32 = 2;
 /// Samples per block of `dna_count`.
 const COUNT_SAMPLES: usize = 8;
+/// Pooled positions of a warp and channels of a block of wide look-ups.
+const WIDE_POSITIONS: usize = 16;
+const WIDE_CHANNELS: usize = 8;
 /// Dynamic shared memory that every supported card gives a block.
 const SHARED_LIMIT: usize = 99 << 10;
 
@@ -114,6 +117,15 @@ fn addresses(affine: &DnaAffine<'_, Cuda>) -> [u64; 4] {
     }
 }
 
+/// The kernel of wide look-ups for this block, and its table's bytes: lines of 128.
+fn wide(spec: &DnaConv) -> Option<(&'static str, usize)> {
+    match (spec.kernel, spec.pool) {
+        (13, 6) => Some(("dna_conv_forward_13_6", 256 * 128)),
+        (40, 20) => Some(("dna_conv_forward_40_20", (256 + 2 * 64) * 128)),
+        _ => None,
+    }
+}
+
 /// Base-pair counts of the whole batch.
 fn count(cuda: &Cuda, dna: &Dna, p: &DnaConvParams) -> Result<Memory> {
     let (kernel, slices) = (p.kernel as usize, dna.batch.div_ceil(COUNT_SAMPLES));
@@ -145,18 +157,26 @@ pub fn forward(
 
     let out = cuda.empty(&[dna.batch, pooled, channels])?;
     let winner = cuda.scratch::<u8>(dna.batch * pooled * channels)?;
-    let chunk = (384 / spec.pool).clamp(1, pooled);
-    let shared = |group: usize, rows: usize| {
-        (spec.kernel.div_ceil(group) * rows * 32 * 4) + (chunk * spec.pool + spec.kernel).next_multiple_of(16)
+    let run = |kernel: &str, grid: [usize; 3], chunk: usize, shared: usize| {
+        launch!(cuda, kernel, grid, 256, shared;
+            p, chunk as i32, step.address(), dna.planes.address(), at(weight), folded.address(), at(&out), winner.address())
     };
-    let (kernel, shared) = match shared(2, 25) {
-        bytes if bytes <= SHARED_LIMIT && (spec.kernel, spec.pool) == (13, 6) => ("dna_conv_forward_2_13_6", bytes),
-        bytes if bytes <= SHARED_LIMIT => ("dna_conv_forward_2", bytes),
-        _ => ("dna_conv_forward_1", shared(1, 5)),
-    };
-    let grid = [pooled.div_ceil(chunk), channels.div_ceil(32), dna.batch];
-    launch!(cuda, kernel, grid, 256, shared;
-        p, chunk as i32, step.address(), dna.planes.address(), at(weight), folded.address(), at(&out), winner.address())?;
+    if let Some((kernel, shared)) = wide(spec) {
+        // Four blocks for every multiprocessor: a table is worth the look-ups of some thousand positions.
+        let (tasks, tiles) = ((dna.batch * pooled).div_ceil(WIDE_POSITIONS), channels.div_ceil(WIDE_CHANNELS));
+        let chunk = tasks.div_ceil((4 * cuda.device().multiprocessors() / tiles).max(1));
+        run(kernel, [tasks.div_ceil(chunk), tiles, 1], chunk, shared)?;
+    } else {
+        let chunk = (384 / spec.pool).clamp(1, pooled);
+        let shared = |group: usize, rows: usize| {
+            (spec.kernel.div_ceil(group) * rows * 32 * 4) + (chunk * spec.pool + spec.kernel).next_multiple_of(16)
+        };
+        let (kernel, shared) = match shared(2, 25) {
+            bytes if bytes <= SHARED_LIMIT => ("dna_conv_forward_2", bytes),
+            _ => ("dna_conv_forward_1", shared(1, 5)),
+        };
+        run(kernel, [pooled.div_ceil(chunk), channels.div_ceil(32), dna.batch], chunk, shared)?;
+    }
     Ok((out, Saved { winner, counts, moments, batch_norm: p.mode != BIAS }))
 }
 
