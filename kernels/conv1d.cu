@@ -2,7 +2,8 @@
 //   forward   out[b,l,o]   = leaky(bias[o] + Σ_{t,i} weight[o,i,t] inp[b, l stride + t - padding, i])    m (b,l) n o k (t,i)
 //   transpose out[b,x,o]   = leaky(bias[o] + Σ_{t,i} weight[i,o,t] inp[b, (x + padding - t) / stride, i])  m (b,m') n o k (j,i)
 //             one product for each phase r of the stride: x = m' stride + r - padding meets tap t = r + j stride in row m' - j.
-//             With neither bias nor leaky it is the forward's input gradient.
+//             With neither bias nor leaky it is the forward's input gradient. Where outputs are few, one product gives what every
+//             input sends through every tap, and `fold` adds what meets: out[b,x,o] = leaky(bias[o] + Σ_t taps[b, l, o, t]).
 //   weight    dweight[o,i,t] += Σ_{b,l} dout[b,l,o] inp[b, l stride + t - padding, i]                    m o n (t,i) k (b,l)
 // inp [B,L,I] or bit planes of one-hot DNA (I = 4), weight [O,I,K] (transposed [I,O,K]), out [B,L',O]; leaky(x) is x or slope x;
 // only terms that exist are summed. The bias gradient is a column sum.
@@ -156,6 +157,20 @@ EPI_KERNEL(conv1d_transposed, 256, 2, (Conv p, const float* dout, const float* w
     const int taps = phase < p.kernel ? ceil_div(p.kernel - phase, p.stride) : 0, depth = taps * p.outputs;
     product(OutputRows{p, dout, p.batch * rows, rows, depth}, WeightByOutput{p, weight, phase, depth}, p.batch * rows, p.inputs, 0,
             depth, shared, StorePhase{p, out, bias, rows, phase});
+}
+
+// taps [B,L',I,K] of the forward pass whose adjoint this is -> out [B,L,I]; taps are added in order.
+EPI_KERNEL(conv1d_fold, 256, 4, (Conv p, const float* taps, const float* bias, float* out)) {
+    const int count = p.batch * p.length * p.inputs;
+    for (int at = int(blockIdx.x * blockDim.x + threadIdx.x); at < count; at += int(gridDim.x * blockDim.x)) {
+        const int i = at % p.inputs, x = at / p.inputs % p.length + p.padding, b = at / p.inputs / p.length;
+        float sum = bias != nullptr ? bias[i] : 0.0f;
+        for (int t = x % p.stride; t < p.kernel && t <= x; t += p.stride) {
+            const int l = (x - t) / p.stride;
+            if (l < p.out_length) sum += taps[((size_t(b) * p.out_length + l) * p.inputs + i) * p.kernel + t];
+        }
+        out[at] = leaky(sum, p.slope);
+    }
 }
 
 EPI_KERNEL(conv1d_backward_weight, 256, 2, (Conv p, const float* inp, const float* dout, float* partial)) {

@@ -145,6 +145,18 @@ def moved(launch):
     if kernel.startswith("gemm_"):
         (m, n, k), (a, b) = p[:3], operands(kernel)
         return p[10] * (a * m * k + b * k * n) + 4 * m * (n + p[15]) * launch["blocks"][2]
+    if kernel.startswith(("conv1d_bf16_rows", "conv1d_bf16_weight")):
+        (m, n, k), rows, sample = p[:3], p[16], p[18]
+        windows = m if "rows" in kernel else k  # of which those of a sequence share its elements
+        return 4 * windows // rows * sample + (2 * n * k if "rows" in kernel else 4 * m * k) + 4 * m * n * launch["blocks"][2]
+    if kernel == "conv1d_pack_bf16":
+        return p[0] * (4 * p[1] * p[2] + 2 * p[7])
+    if kernel == "conv1d_weight_reduce":
+        return 4 * p[2] * p[3] * p[4] * (-(-p[0] * p[7] // p[8]) + 2)
+    if kernel == "conv1d_fold":
+        return 4 * p[0] * p[2] * (p[7] * p[4] + p[1])
+    if kernel == "dna_one_hot":
+        return 16 * p[0] * p[1]
     if kernel == "to_bf16_rows":
         return p[0] * (4 * p[1] + 2 * p[3])
     if kernel == "column_sum_partial":
@@ -180,7 +192,7 @@ def seconds(card, kernel, launch):
         return waves * cycles / card.clock, "recurrence"
     memory = moved(launch)
     times = {"memory": memory / (0.85 * card.memory)} if memory else {}
-    if name.startswith("gemm_bf16"):
+    if re.match("gemm_bf16|conv1d_bf16_(rows|weight)", name):
         turns = halves(p) / 2 * blocks / launch["blocks"][2] * warps
         times["issue"], times["tensor"] = turns * kernel.issue, turns * kernel.mma * card.mma
     elif name.startswith("gemm_") and name != "gemm_reduce":
@@ -220,7 +232,7 @@ def predict(card, code, case):
             continue
         total += found[0]
         by[found[1]] += found[0]
-    own = r"gemm_(?!reduce)|attention_.*ward|lstm_resident|dna_conv_forward_\d+_\d+"
+    own = r"gemm_(?!reduce)|conv1d_bf16_(rows|weight)|attention_.*ward|lstm_resident|dna_conv_forward_\d+_\d+"
     if rest and not any(re.match(own, launch["kernel"]) for launch in case["launches"]):
         # No launch with a formula of its own: what the contract asks for, every multiply-add an instruction.
         main = max((code[l["kernel"]] for l in case["launches"] if l["kernel"] in code), key=lambda k: k.ffma, default=None)

@@ -26,6 +26,21 @@ struct Conv {
     float slope;
 };
 
+/// A product one of whose operands is windows of sequences (kernels/include/gemm_bf16_tile.cuh): `rows` windows a sequence of
+/// `sample` elements, the first at `origin`, as far apart as the pitch of that operand. Row r of C goes to position
+/// r step + first of `length`, if there is one, through LeakyReLU (slope 1: none).
+struct ConvGemm {
+    Gemm gemm;
+    int rows, origin, sample, step, first, length;
+    float slope;
+};
+
+/// A weight as `lines` rows of `taps` x `channels` in a matrix of `pitch` columns: element (j,c) of a line is
+/// line line_stride + c channel_stride + first + j step of the weight.
+struct ConvPack {
+    int lines, taps, channels, line_stride, channel_stride, first, step, pitch;
+};
+
 /// `rows` x `columns`, cut into gridDim.y chunks of `chunk` rows.
 struct Columns {
     int rows, columns, chunk;
@@ -129,6 +144,8 @@ struct OrderEntry {
     X(PositionSum, 12)                                                                                                 \
     X(Gemm, 64)                                                                                                        \
     X(Conv, 44)                                                                                                        \
+    X(ConvGemm, 92)                                                                                                    \
+    X(ConvPack, 32)                                                                                                    \
     X(Columns, 12)                                                                                                     \
     X(BatchNormParams, 28)                                                                                             \
     X(MaxPool, 20)                                                                                                     \

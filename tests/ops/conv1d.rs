@@ -42,7 +42,7 @@ impl Op for Conv {
     }
 }
 
-fn conv(sizes: [usize; 5], stride: usize, padding: usize, bias: bool) -> Conv {
+pub fn conv(sizes: [usize; 5], stride: usize, padding: usize, bias: bool) -> Conv {
     let [batch, length, inputs, outputs, kernel] = sizes;
     Conv { batch, length, inputs, outputs, kernel, spec: Conv1d { stride, padding }, bias, leaky: None }
 }

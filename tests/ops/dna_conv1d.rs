@@ -38,7 +38,7 @@ impl Op for DnaConv1d {
 
 const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
 
-fn op([batch, length, outputs, kernel]: [usize; 4], spec: Conv1d, leaky: Option<f32>) -> DnaConv1d {
+pub fn op([batch, length, outputs, kernel]: [usize; 4], spec: Conv1d, leaky: Option<f32>) -> DnaConv1d {
     DnaConv1d { batch, length, outputs, kernel, spec, leaky }
 }
 

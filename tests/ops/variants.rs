@@ -7,9 +7,10 @@ use crate::harness::run::{Options, execute};
 use crate::harness::{Fill, Input, Op, SEED, emulators};
 use crate::linear::Linear;
 use crate::lstm::lstm;
-use epi_engine::backend::Gate;
+use crate::{conv_transpose1d, conv1d, dna_conv1d};
 use epi_engine::backend::cuda::{Cuda, LstmVariant, Precision};
 use epi_engine::backend::reference::Reference;
+use epi_engine::backend::{Conv1d, Gate};
 
 /// Rounds every number to a small integer, so that products of bf16 with f32 sums are exact.
 fn whole(mut inputs: Vec<Input>) -> Vec<Input> {
@@ -23,7 +24,7 @@ fn whole(mut inputs: Vec<Input>) -> Vec<Input> {
 }
 
 /// Every result equals the oracle's in every bit: a wrong fragment layout cannot hide.
-fn check_exactly(b: &Cuda, op: &Linear) {
+fn check_exactly(b: &Cuda, op: &impl Op) {
     let inputs = whole(op.inputs(Fill::Randn, SEED));
     // Cotangents are whole too: the harness draws them from a normal, so only the forward pass is exact there.
     let options = Options { backward: false, ..Options::default() };
@@ -49,7 +50,8 @@ fn tensor_core_products_are_exact_on_whole_numbers() {
             (&[128], 36, 104),
             (&[150], 64, 128),
             (&[127], 20, 127),
-            (&[3], 2112, 12), // k is cut
+            (&[64], 300, 212), // one row of tiles: weights in f32
+            (&[3], 2112, 12),  // k is cut
         ] {
             check_exactly(&b, &linear(rows, inputs, outputs));
         }
@@ -69,10 +71,59 @@ fn tensor_core_products_differentiate() {
             (&[300], 100, 66),
             (&[517], 128, 120),
             (&[31], 104, 128),
+            (&[64], 212, 300), // one row of tiles: weights in f32
             (&[2], 4, 4),
         ] {
             check_roughly(&b, &linear(rows, inputs, outputs), 0.02, Options::default());
         }
+    }
+}
+
+/// Convolutions on tensor cores, in both tiles: over several sequences a tile, beyond both ends of a sequence, with fewer numbers
+/// a window than a slice and with more windows than a chunk; some behind a LeakyReLU of this slope.
+fn convolutions(
+    leaky: Option<f32>,
+) -> (Vec<conv1d::Conv>, Vec<conv_transpose1d::ConvTranspose>, Vec<dna_conv1d::DnaConv1d>) {
+    const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
+    (
+        vec![
+            conv1d::conv([2, 67, 8, 132, 13], 2, 6, true),
+            conv1d::conv([3, 150, 4, 128, 13], 2, 6, true),
+            conv1d::conv([1, 5, 4, 4, 13], 2, 6, true),
+            conv1d::conv([2, 531, 12, 28, 13], 2, 6, true),
+            conv1d::conv([2, 40, 16, 12, 3], 1, 1, false),
+            conv1d::conv([70, 9, 44, 12, 5], 3, 2, true),
+            conv1d::conv([2, 31, 5, 6, 13], 2, 6, true), // channels that tensor cores do not read
+        ],
+        vec![
+            conv_transpose1d::op([2, 67, 20, 12, 13], EPLAE, leaky),
+            conv_transpose1d::op([3, 300, 4, 128, 13], EPLAE, None),
+            conv_transpose1d::op([3, 301, 64, 4, 13], EPLAE, None), // few outputs: one product for all taps
+            conv_transpose1d::op([2, 12, 8, 132, 2], Conv1d { stride: 5, padding: 1 }, None), // some meet no tap
+        ],
+        vec![dna_conv1d::op([2, 531, 32, 13], EPLAE, leaky), dna_conv1d::op([17, 131, 128, 13], EPLAE, None)],
+    )
+}
+
+#[test]
+fn tensor_core_convolutions_are_exact_on_whole_numbers() {
+    let (plain, transposed, dna) = convolutions(Some(0.25));
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        plain.iter().for_each(|op| check_exactly(&b, op));
+        transposed.iter().for_each(|op| check_exactly(&b, op));
+        dna.iter().for_each(|op| check_exactly(&b, op));
+    }
+}
+
+#[test]
+fn tensor_core_convolutions_differentiate() {
+    let (plain, transposed, dna) = convolutions(None); // rounding moves values across a corner
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16);
+        plain.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
+        transposed.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
+        dna.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
     }
 }
 

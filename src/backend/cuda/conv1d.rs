@@ -1,10 +1,12 @@
-//! Strided convolution (kernels/conv1d.cu).
+//! Strided convolution (kernels/conv1d.cu; on tensor cores conv1d_bf16.cu, where channels are multiples of 4).
 
 use super::dna_conv::Dna;
-use super::params::Conv;
-use super::{Cuda, T, at, chunks, int, optional};
+use super::gemm::{Product, Storage, TILES, reads_f32, shared_bf16, tile_of};
+use super::params::{Conv, ConvGemm, ConvPack, Gemm};
+use super::{Cuda, Memory, Precision, T, at, chunks, int, optional};
 use crate::backend::Conv1d;
 use crate::error::{Error, Result};
+use bytemuck::Zeroable;
 
 /// Launch parameters for `inp` `[B,L,I]` and a weight of `[O,I,K]`; the output must have positions.
 fn params(op: &'static str, spec: Conv1d, inp: [usize; 3], outputs: usize, kernel: usize) -> Result<Conv> {
@@ -35,6 +37,13 @@ fn params(op: &'static str, spec: Conv1d, inp: [usize; 3], outputs: usize, kerne
     })
 }
 
+/// Tiles of the kernels on tensor cores; the smallest of the products' is for rows fewer than convolutions have.
+const CONV_TILES: &[(usize, usize, usize)] = TILES.split_at(2).0;
+/// Blocks of a weight gradient: nearly whole waves of the larger cards.
+const WEIGHT_BLOCKS: usize = 260;
+/// Most numbers an input sends through all taps to be added by `conv1d_fold`; beyond, the product is one for each phase.
+const FOLDED: usize = 128;
+
 /// Activations `[B,L,I]`, or DNA as four channels.
 struct Inp<'a> {
     dims: [usize; 3],
@@ -42,6 +51,110 @@ struct Inp<'a> {
     words: usize,
     /// Prefix of the kernels that read it.
     kind: &'a str,
+}
+
+impl Inp<'_> {
+    /// Its address as activations that tensor cores can read, with the memory that it lives in if it was made for this.
+    fn windows(&self, cuda: &Cuda, p: Conv) -> Result<Option<(u64, Option<Memory>)>> {
+        let [batch, length, channels] = self.dims;
+        if cuda.precision() == Precision::F32 || !reads_f32(self.address, channels, channels) {
+            return Ok(None);
+        }
+        if self.words == 0 {
+            return Ok(Some((self.address, None)));
+        }
+        let one_hot = cuda.scratch::<f32>(batch * length * channels)?;
+        launch!(cuda, "dna_one_hot", Cuda::spread(batch * length), 256, 0; p, self.address, one_hot.address())?;
+        Ok(Some((one_hot.address(), Some(one_hot))))
+    }
+}
+
+/// `p` as the product that reads `windows` of `inp` row by row, each `taps` x `channels` numbers.
+struct Windows {
+    /// Windows of a sequence and elements from one to the next.
+    rows: usize,
+    pitch: usize,
+    /// Where the first one starts.
+    origin: i32,
+    /// Positions of a sequence.
+    positions: usize,
+    taps: usize,
+    channels: usize,
+}
+
+impl Windows {
+    /// Of the input of `p`.
+    fn of_input(p: &Conv) -> Self {
+        Self {
+            rows: p.out_length as usize,
+            pitch: (p.stride * p.inputs) as usize,
+            origin: -p.padding * p.inputs,
+            positions: p.length as usize,
+            taps: p.kernel as usize,
+            channels: p.inputs as usize,
+        }
+    }
+    fn width(&self) -> usize {
+        self.taps * self.channels
+    }
+    /// Parameters of a product that has them as one operand and leaves its rows where they are.
+    fn params(&self, op: &'static str, gemm: Gemm, batch: usize) -> Result<ConvGemm> {
+        int(op, batch * self.rows)?;
+        Ok(ConvGemm {
+            gemm: Gemm { split: i32::MAX, parts: 1, ..gemm },
+            rows: int(op, self.rows)?,
+            origin: self.origin,
+            sample: int(op, self.positions * self.channels)?,
+            step: 1,
+            first: 0,
+            length: int(op, self.rows)?,
+            slope: 1.0,
+        })
+    }
+}
+
+/// Where the rows of a product go: row r of a sequence to position `r step + first` of `length`.
+struct Places {
+    step: usize,
+    first: i32,
+    length: usize,
+}
+
+/// `out[b, place(r), o] = leaky(bias[o] + Σ window[b,r] · weight[o])` on tensor cores; `pack` says how the weight is read.
+fn rows_bf16(
+    cuda: &Cuda,
+    op: &'static str,
+    windows: &Windows,
+    places: &Places,
+    pack: ConvPack,
+    (batch, slope): (usize, f32),
+    (inp, weight, bias, out): (u64, u64, u64, u64),
+) -> Result<()> {
+    let (m, n, k) = (batch * windows.rows, pack.lines as usize, windows.width());
+    let packed = cuda.scratch::<half::bf16>(n * pack.pitch as usize)?;
+    launch!(cuda, "conv1d_pack_bf16", Cuda::spread(n * pack.pitch as usize), 256, 0; pack, weight, packed.address())?;
+    let gemm = Gemm {
+        m: int(op, m)?,
+        n: int(op, n)?,
+        k: int(op, k)?,
+        lda: int(op, windows.pitch)?,
+        ldb: pack.pitch,
+        ldc: int(op, n)?,
+        k_chunk: int(op, k)?,
+        ..Gemm::zeroed()
+    };
+    let p = ConvGemm {
+        step: int(op, places.step)?,
+        first: places.first,
+        length: int(op, places.length)?,
+        slope,
+        ..windows.params(op, gemm, batch)?
+    };
+    let (rows, columns, threads) = tile_of(CONV_TILES, m, n);
+    let grid = [n.div_ceil(columns), m.div_ceil(rows), 1];
+    let name = format!("conv1d_bf16_rows_{rows}x{columns}");
+    let shared = shared_bf16(Storage::Nt, rows, columns);
+    launch!(cuda, &name, grid, threads, shared; p, inp, packed.address(), bias, out)
 }
 
 fn dense(op: &'static str, inp: &T) -> Result<Inp<'static>> {
@@ -84,6 +197,22 @@ fn correlate(
     (p.words, p.slope) = (int(op, inp.words)?, leaky.unwrap_or(1.0));
     let rows = batch * p.out_length as usize;
     let out = cuda.empty(&[batch, p.out_length as usize, outputs])?;
+    if let Some((address, _memory)) = inp.windows(cuda, p)? {
+        let pack = ConvPack {
+            lines: p.outputs,
+            taps: p.kernel,
+            channels: p.inputs,
+            line_stride: p.inputs * p.kernel,
+            channel_stride: p.kernel,
+            first: 0,
+            step: 1,
+            pitch: int(op, (kernel * inputs).next_multiple_of(8))?,
+        };
+        let places = Places { step: 1, first: 0, length: p.out_length as usize };
+        let addresses = (address, at(weight), optional(bias), at(&out));
+        rows_bf16(cuda, op, &Windows::of_input(&p), &places, pack, (batch, p.slope), addresses)?;
+        return Ok(out);
+    }
     let grid = [outputs.div_ceil(64), rows.div_ceil(64), 1];
     let name = format!("{}conv1d_forward", inp.kind);
     launch!(cuda, &name, grid, 256, 0; p, inp.address, at(weight), optional(bias), at(&out))?;
@@ -109,8 +238,56 @@ pub fn transposed(
     inp.expect_shape(op, "inp", &[batch, p.out_length as usize, inputs])?;
     bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
     let out = cuda.empty(&[batch, length, outputs])?;
+    let sources = p.out_length as usize;
+    if outputs * kernel <= FOLDED {
+        let taps = cuda.scratch::<f32>(batch * sources * outputs * kernel)?;
+        cuda.product(&Product {
+            storage: Storage::Nn,
+            m: batch * sources,
+            n: outputs * kernel,
+            k: inputs,
+            a: at(inp),
+            lda: inputs,
+            b: at(weight),
+            ldb: outputs * kernel,
+            out: taps.address(),
+            ..Product::default()
+        })?;
+        let grid = Cuda::spread(batch * length * outputs);
+        launch!(cuda, "conv1d_fold", grid, 256, 0; p, taps.address(), optional(bias), at(&out))?;
+        return Ok(out);
+    }
     let rows = batch * (length + spec.padding).div_ceil(spec.stride);
     int(op, rows)?;
+    if cuda.precision() == Precision::Bf16 && reads_f32(at(inp), inputs, inputs) {
+        for phase in 0..spec.stride {
+            let taps = kernel.saturating_sub(phase).div_ceil(spec.stride);
+            // A window goes up in positions, so it meets its taps from the last to the first.
+            let back = taps as i32 - 1;
+            let windows = Windows {
+                rows: rows / batch.max(1),
+                pitch: inputs,
+                origin: -back * p.outputs,
+                positions: sources,
+                taps,
+                channels: inputs,
+            };
+            let pack = ConvPack {
+                lines: p.inputs,
+                taps: int(op, taps)?,
+                channels: p.outputs,
+                line_stride: p.kernel,
+                channel_stride: p.inputs * p.kernel,
+                first: phase as i32 + back * p.stride,
+                step: -p.stride,
+                pitch: int(op, (taps * inputs).next_multiple_of(8))?,
+            };
+            let places = Places { step: spec.stride, first: phase as i32 - p.padding, length };
+            let addresses = (at(inp), at(weight), optional(bias), at(&out));
+            rows_bf16(cuda, op, &windows, &places, pack, (batch, p.slope), addresses)?;
+        }
+        return Ok(out);
+    }
     let grid = [outputs.div_ceil(64), rows.div_ceil(64), spec.stride];
     launch!(cuda, "conv1d_transposed", grid, 256, 0; p, at(inp), at(weight), optional(bias), at(&out))?;
     Ok(out)
@@ -158,14 +335,35 @@ fn weight_gradient(
         p.words = int(op, inp.words)?;
         dout.expect_shape(op, "dout", &[batch, p.out_length as usize, outputs])?;
         let (columns, count) = (kernel * inputs, outputs * inputs * kernel);
-        let tiles = columns.div_ceil(64) * outputs.div_ceil(64);
-        let (chunk, pieces) = chunks(batch * out_length, 256usize.div_ceil(tiles.max(1)), 256, 32);
+        let windows = if reads_f32(at(dout), outputs, outputs) { inp.windows(cuda, p)? } else { None };
+        let tile = if windows.is_some() { tile_of(CONV_TILES, outputs, columns) } else { (64, 64, 256) };
+        let tiles = columns.div_ceil(tile.1) * outputs.div_ceil(tile.0);
+        let blocks = if windows.is_some() { WEIGHT_BLOCKS / tiles.max(1) } else { 256usize.div_ceil(tiles.max(1)) };
+        let (chunk, pieces) = chunks(batch * out_length, blocks, 256, 32);
         p.k_chunk = int(op, chunk)?;
         int(op, pieces * count)?;
         let partial = cuda.scratch::<f32>(pieces * count)?;
-        let grid = [columns.div_ceil(64), outputs.div_ceil(64), pieces];
-        let name = format!("{}conv1d_backward_weight", inp.kind);
-        launch!(cuda, &name, grid, 256, 0; p, inp.address, at(dout), partial.address())?;
+        let grid = [columns.div_ceil(tile.1), outputs.div_ceil(tile.0), pieces];
+        if let Some((address, _memory)) = windows {
+            let seen = Windows::of_input(&p);
+            let gemm = Gemm {
+                m: p.outputs,
+                n: int(op, columns)?,
+                k: int(op, batch * out_length)?,
+                lda: p.outputs,
+                ldb: int(op, seen.pitch)?,
+                ldc: int(op, columns)?,
+                k_chunk: p.k_chunk,
+                ..Gemm::zeroed()
+            };
+            let name = format!("conv1d_bf16_weight_{}x{}", tile.0, tile.1);
+            let shared = shared_bf16(Storage::Tn, tile.0, tile.1);
+            let product = seen.params(op, gemm, batch)?;
+            launch!(cuda, &name, grid, tile.2, shared; product, at(dout), address, partial.address())?;
+        } else {
+            let name = format!("{}conv1d_backward_weight", inp.kind);
+            launch!(cuda, &name, grid, 256, 0; p, inp.address, at(dout), partial.address())?;
+        }
         let grid = [count.div_ceil(256), 1, 1];
         launch!(cuda, "conv1d_weight_reduce", grid, 256, 0; p, pieces as i32, partial.address(), at(slot))?;
     }

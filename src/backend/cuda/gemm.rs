@@ -57,21 +57,26 @@ const WAVES: usize = 246;
 /// k from which on products of few tiles are cut whatever their storage.
 const DEEP: usize = 2048;
 /// Tiles of the tensor-core kernels: rows, columns, threads.
-const TILES: [(usize, usize, usize); 3] = [(128, 128, 256), (128, 104, 256), (80, 104, 160)];
+pub const TILES: [(usize, usize, usize); 3] = [(128, 128, 256), (128, 104, 256), (80, 104, 160)];
 
 /// The tile that pads `m` and `n` least; a larger one before a smaller one.
 fn tile(m: usize, n: usize) -> (usize, usize, usize) {
+    tile_of(&TILES, m, n)
+}
+
+/// The first of `tiles` among those that pad `m` and `n` least.
+pub fn tile_of(tiles: &[(usize, usize, usize)], m: usize, n: usize) -> (usize, usize, usize) {
     let padded = |(rows, columns, _): (usize, usize, usize)| m.next_multiple_of(rows) * n.next_multiple_of(columns);
-    TILES.into_iter().min_by_key(|&tile| padded(tile)).unwrap_or(TILES[0])
+    tiles.iter().copied().min_by_key(|&tile| padded(tile)).unwrap_or(TILES[0])
 }
 
 /// Whether the tensor-core kernels can read f32 rows of this address, pitch and width.
-fn reads_f32(at: u64, pitch: usize, width: usize) -> bool {
+pub fn reads_f32(at: u64, pitch: usize, width: usize) -> bool {
     at.is_multiple_of(16) && pitch.is_multiple_of(4) && width.is_multiple_of(4)
 }
 
 /// Bytes of two stages of both operands (kernels/gemm_bf16.cu): k contiguous, or an odd number of 16-byte pieces a row.
-fn shared_bf16(storage: Storage, rows: usize, columns: usize) -> usize {
+pub fn shared_bf16(storage: Storage, rows: usize, columns: usize) -> usize {
     let steps = |lines: usize| if lines / 8 % 2 == 1 { lines } else { lines + 8 };
     let a = if storage == Storage::Tn { steps(rows) } else { rows };
     let b = if storage == Storage::Nt { columns } else { steps(columns) };
@@ -158,7 +163,9 @@ impl Cuda {
         let mut params = p.params(k_chunk)?;
         let [stored_a, stored_b] = p.stored();
         let tn = p.storage == Storage::Tn;
-        let reads_b = tn && reads_f32(p.b, p.ldb, stored_b.1);
+        // One row of tiles reads B once: a copy of it would cost more than it spares.
+        let once = p.m <= rows && (rows, columns) == (80, 104);
+        let reads_b = !p.grouped.packed_b && (tn || once) && reads_f32(p.b, p.ldb, stored_b.1);
         let reads_a = !p.grouped.packed_a && reads_f32(p.a, p.lda, stored_a.1) && (reads_b || !tn);
         // Copies live until their launch was asked for.
         let (mut copy_a, mut copy_b) = (None, None);
@@ -166,7 +173,7 @@ impl Cuda {
             let (copy, pitch) = self.to_bf16(p.a, stored_a, p.lda)?;
             (params.lda, copy_a) = (int(OP, pitch)?, Some(copy));
         }
-        let reads_b = reads_b && (reads_a || p.grouped.packed_a);
+        let reads_b = reads_b && (reads_a || tn && p.grouped.packed_a);
         if !p.grouped.packed_b && !reads_b {
             let (copy, pitch) = self.to_bf16(p.b, stored_b, p.ldb)?;
             (params.ldb, copy_b) = (int(OP, pitch)?, Some(copy));
@@ -176,6 +183,7 @@ impl Cuda {
         // A column of ones in the padding of B gives the sums of A.
         params.sums = (p.sums[0] != 0 && reads_b && !p.n.is_multiple_of(columns)).into();
         let types = match (reads_a, reads_b) {
+            (true, true) if !tn => "_f32",
             (true, _) => "",
             (false, true) => "_mixed",
             (false, false) => "_packed",

@@ -32,6 +32,12 @@ params! {
         batch: i32, length: i32, inputs: i32, outputs: i32, kernel: i32, stride: i32, padding: i32, out_length: i32, k_chunk: i32,
         words: i32, slope: f32,
     }
+    /// A product with windows of sequences as its rows; see kernels/include/params.cuh.
+    ConvGemm { gemm: Gemm, rows: i32, origin: i32, sample: i32, step: i32, first: i32, length: i32, slope: f32 }
+    /// A weight as rows of (tap, channel).
+    ConvPack {
+        lines: i32, taps: i32, channels: i32, line_stride: i32, channel_stride: i32, first: i32, step: i32, pitch: i32,
+    }
     /// `bases` of sequences of `length`, sums in chunks of `chunk` bases.
     ReconstructionParams { bases: i32, length: i32, words: i32, chunk: i32 }
     /// Normal noise of one layer for `count` elements.
