@@ -8,6 +8,7 @@
 // its way meanwhile. Score fragments turn into operands in registers. backward_key_value works on the transposed tile (rows are
 // keys), so that nothing is exchanged. Only the last tile tests for keys beyond T.
 // Dropout: one Philox block is 8 keys of a query; a warp computes each block of its tile once and shares it by shuffles.
+// backward_query leaves the bits for backward_key_value, keep [B,heads,ceil(T/16),ceil(T/64),32] (44 MB of EPSAT's step of 64).
 // Deterministic: dQ, and dK with dV, have a kernel each. Source: Dao, FlashAttention-2 (2023).
 #include "include/async_copy.cuh"
 #include "include/common.cuh"
@@ -165,29 +166,37 @@ struct KeptByQuery {
             kept |= (__shfl_sync(FULL_MASK, mine, lane_id() - t + source) >> t & 0x11111111u) << source;
         return kept;
     }
-    static EPI_DEVICE_MEMBER int bit(int n, int r) { return 16 * (r % 2) + 8 * (r / 2) + 4 * (n / 4) + n % 4; }
+    static EPI_DEVICE_MEMBER int bit(int n, int r) { return 16 * (r % 2) + 8 * (r / 2) + n; }
 };
 
-// Rows are keys: lane (g, t) computes both row octets of columns 2t and 2t+1 of column block g. Lane (g, t) needs key g.
+// Where these words are kept: 32 for 16 queries and a tile of keys, lane (g, t) has number 8 t + g.
+EPI_DEVICE size_t kept_words(const AttentionParams& p, int query, int tile) {
+    const int tiles = ceil_div(p.time, TILE);
+    return ((size_t(blockIdx.z) * p.heads + blockIdx.y) * ceil_div(p.time, 16) + query / 16) * tiles * 32 + tile * 32;
+}
+
+// The same where rows are keys, from what is kept: a warp's 16 keys are a quarter of a tile. Lane (g, t) needs of both octets the
+// bits of key g, which are in the words of queries 2 t and 2 t + 1 of each octet of queries.
 struct KeptByKey {
-    uint64_t block;
-    uint32_t pitch;
-    EPI_DEVICE_MEMBER KeptByKey(const AttentionParams& p, int first_key) {
-        const uint64_t row = head_rows(p) + lane_id() / 4 * 8 + lane_id() % 4 * 2;
-        pitch = uint32_t(p.pitch / 8);
-        block = row * pitch + uint32_t((first_key + warp_id() * 16) / 8);
+    uint2 words[TILE / 16];
+    // Those of a tile of queries; beyond T there are none.
+    EPI_DEVICE_MEMBER void fetch(const AttentionParams& p, const uint32_t* kept, int first_key, int tile, bool last) {
+        const int key = first_key + warp_id() * 16;
+        EPI_UNROLL for (int i = 0; i < TILE / 16; ++i) {
+            const int query = tile * TILE + i * 16;
+            words[i] = make_uint2(0, 0);
+            if (last && query >= p.time) continue;
+            words[i] = *reinterpret_cast<const uint2*>(kept + kept_words(p, query, key / TILE) + lane_id() / 8 * 8 + lane_id() % 4 * 2);
+        }
     }
-    EPI_DEVICE_MEMBER uint32_t of(const AttentionParams& p, uint32_t step, int tile) const {
-        const int g = lane_id() / 4, t = lane_id() % 4, shift = 16 * (g % 2) + g / 2;
-        uint64_t blocks[4];
-        EPI_UNROLL for (int i = 0; i < 4; ++i) blocks[i] = block + uint32_t(tile * TILE + i % 2) * pitch + uint32_t(i / 2);
-        const uint32_t mine = kept_of_blocks(p.dropout, step, blocks);
+    EPI_DEVICE_MEMBER uint32_t bits() const {
+        const int shift = lane_id() / 4 % 2 * 16 + warp_id() % 4 * 2;
         uint32_t kept = 0;
-        EPI_UNROLL for (int n = 0; n < NT; ++n)
-            kept |= (__shfl_sync(FULL_MASK, mine, n * 4 + t) >> shift & 0x1111u) << (n % 4 + n / 4 * 16);
+        EPI_UNROLL for (int i = 0; i < TILE / 16; ++i)
+            kept |= (words[i].x >> shift & 0x0303u) << (2 * i) | (words[i].y >> shift & 0x0303u) << (16 + 2 * i);
         return kept;
     }
-    static EPI_DEVICE_MEMBER int bit(int n, int r) { return 4 * r + n % 4 + n / 4 * 16; }
+    static EPI_DEVICE_MEMBER int bit(int n, int r) { return 16 * (r % 2) + 8 * (n % 2) + n / 2 * 2 + r / 2; }
 };
 
 EPI_DEVICE float sum4(float x) {
@@ -302,7 +311,7 @@ EPI_DEVICE void attention_forward(const AttentionParams& p, const StepState* ste
 
 template <int DP>
 EPI_DEVICE void attention_backward_query(const AttentionParams& p, const StepState* step, const float* qkv, const bf16* packed,
-                                         const float* lse, const float* delta, float* dqkv) {
+                                         const float* lse, const float* delta, float* dqkv, uint32_t* keep) {
     SharedArena arena;
     bf16* query = arena.take<bf16>(ROWS * DP);
     bf16* dout = arena.take<bf16>(ROWS * DP);
@@ -343,7 +352,11 @@ EPI_DEVICE void attention_backward_query(const AttentionParams& p, const StepSta
             next_values.fetch(k.at(start + TILE, 1), k.pitch, k.size, p.time - start - TILE);
         }
         if (active) {
-            const uint32_t kept = drops ? kept_keys.of(p, philox_step, tile) : ~0u;
+            uint32_t kept = ~0u;
+            if (drops) {
+                kept = kept_keys.of(p, philox_step, tile);
+                keep[kept_words(p, first + warp_id() * 16, tile) + lane_id() % 4 * 8 + lane_id() / 4] = kept;
+            }
             EPI_UNROLL for (int block = 0; block < NT; block += HALF) {
                 float s[HALF][4], ds[HALF][4];
                 times_transposed<DP, HALF>(s, q, keys + stage, block * 8);
@@ -372,8 +385,8 @@ EPI_DEVICE void attention_backward_query(const AttentionParams& p, const StepSta
 }
 
 template <int DP>
-EPI_DEVICE void attention_backward_key_value(const AttentionParams& p, const StepState* step, const float* qkv,
-                                             const bf16* packed, const float* lse, const float* delta, float* dqkv) {
+EPI_DEVICE void attention_backward_key_value(const AttentionParams& p, const float* qkv, const bf16* packed, const float* lse,
+                                             const float* delta, float* dqkv, const uint32_t* keep) {
     SharedArena arena;
     bf16* key = arena.take<bf16>(ROWS * DP);
     bf16* value = arena.take<bf16>(ROWS * DP);
@@ -384,9 +397,8 @@ EPI_DEVICE void attention_backward_key_value(const AttentionParams& p, const Ste
     const bf16* d = packed + head_rows(p) * DP;
     const int first = int(blockIdx.x) * ROWS, t2 = lane_id() % 4 * 2;
     const bool drops = p.dropout.threshold != 0, active = first + warp_id() * 16 < p.time;
-    const uint32_t philox_step = drops ? step->philox_step : 0;
     const float factor = p.scale * LOG2E;
-    const KeptByKey kept_queries(p, first);
+    KeptByKey kept_queries;
     // Thread i < 128 fetches lse (i < 64) or delta of query i % 64; beyond T a query has no weight.
     const auto load_vectors = [&](int start, int stage) {
         const int i = int(threadIdx.x), row = start + i % TILE;
@@ -406,6 +418,7 @@ EPI_DEVICE void attention_backward_key_value(const AttentionParams& p, const Ste
     float dkey[DP / 8][4] = {}, dvalue[DP / 8][4] = {};
     each_tile(p, [&](int tile, auto last) {
         const int start = tile * TILE, stage = tile % 2 * TILE * DP, other = TILE * DP - stage;
+        if (drops && active) kept_queries.fetch(p, keep, first, tile, last.value);
         cp_async_wait<0>();
         __syncthreads();
         if (!last.value) {
@@ -415,7 +428,7 @@ EPI_DEVICE void attention_backward_key_value(const AttentionParams& p, const Ste
         }
         cp_async_commit();
         if (active) {
-            const uint32_t kept = drops ? kept_queries.of(p, philox_step, tile) : ~0u;
+            const uint32_t kept = drops ? kept_queries.bits() : ~0u;
             const float* log_sums = vectors + tile % 2 * 2 * TILE + t2;
             EPI_UNROLL for (int block = 0; block < NT; block += HALF) {
                 float s[HALF][4], ds[HALF][4];
@@ -485,13 +498,13 @@ EPI_KERNEL(attention_prepare, 256, 4,
     }                                                                                                                  \
     EPI_KERNEL(attention_bf16_backward_query_##DP, THREADS, 1,                                                         \
                (AttentionParams p, const StepState* step, const float* qkv, const bf16* packed, const float* lse,      \
-                const float* delta, float* dqkv)) {                                                                    \
-        attention_backward_query<DP>(p, step, qkv, packed, lse, delta, dqkv);                                          \
+                const float* delta, float* dqkv, uint32_t* keep)) {                                                    \
+        attention_backward_query<DP>(p, step, qkv, packed, lse, delta, dqkv, keep);                                    \
     }                                                                                                                  \
     EPI_KERNEL(attention_bf16_backward_key_value_##DP, THREADS, 1,                                                     \
-               (AttentionParams p, const StepState* step, const float* qkv, const bf16* packed, const float* lse,      \
-                const float* delta, float* dqkv)) {                                                                    \
-        attention_backward_key_value<DP>(p, step, qkv, packed, lse, delta, dqkv);                                      \
+               (AttentionParams p, const float* qkv, const bf16* packed, const float* lse, const float* delta,         \
+                float* dqkv, const uint32_t* keep)) {                                                                  \
+        attention_backward_key_value<DP>(p, qkv, packed, lse, delta, dqkv, keep);                                      \
     }
 
 ATTENTION(32, 2)

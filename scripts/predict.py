@@ -165,7 +165,8 @@ def moved(launch):
     if kernel.startswith("attention_"):
         values = p[6] * p[7] * p[8] * p[9]  # of an output
         each = {"forward": 16, "backward_query": 18, "backward_key_value": 22, "prepare": 10, "delta": 8}
-        return next((count * values for what, count in each.items() if what in kernel), None)
+        kept = p[6] * p[8] * p[7] ** 2 // 8 if "bf16_backward" in kernel and p[3] else 0  # dropout bits, written and read once
+        return next((count * values + kept for what, count in each.items() if what in kernel), None)
     if kernel.startswith("dna_conv_forward"):
         return 5 * p[6] * p[13] * p[9]
     if kernel in ("fill", "copy"):

@@ -107,11 +107,17 @@ pub fn backward(cuda: &Cuda, qkv: &T, out: &T, lse: &T, dout: &T, spec: &Attenti
         let packed = cuda.scratch::<half::bf16>(rows * size)?;
         launch!(cuda, "attention_prepare", [rows.div_ceil(512 / size), 1, 1], 256, 0;
             p, size as i32, at(out), at(dout), delta.address(), packed.address())?;
-        for (part, vectors) in [("query", 0), ("key_value", 4 * TILE * 4)] {
-            let kernel = format!("attention_bf16_backward_{part}_{size}");
-            launch!(cuda, &kernel, grid_bf16(&p), 256, shared_bf16(size, 2) + vectors;
-                p, step.address(), inp, packed.address(), at(lse), delta.address(), at(&dqkv))?;
-        }
+        // The dropout bits that the first kernel computes and the second reads.
+        let words =
+            if spec.dropout.is_some() { batch * heads * time.div_ceil(16) * time.div_ceil(TILE) * 32 } else { 1 };
+        let keep = cuda.scratch::<u32>(words)?;
+        let (query, key_value) =
+            (format!("attention_bf16_backward_query_{size}"), format!("attention_bf16_backward_key_value_{size}"));
+        let (grid, shared, vectors) = (grid_bf16(&p), shared_bf16(size, 2), 4 * TILE * 4);
+        launch!(cuda, &query, grid, 256, shared;
+            p, step.address(), inp, packed.address(), at(lse), delta.address(), at(&dqkv), keep.address())?;
+        launch!(cuda, &key_value, grid, 256, shared + vectors;
+            p, inp, packed.address(), at(lse), delta.address(), at(&dqkv), keep.address())?;
         return Ok(dqkv);
     }
     launch!(cuda, "attention_delta", [rows.div_ceil(8), 1, 1], 256, 0; p, at(out), at(dout), delta.address())?;
