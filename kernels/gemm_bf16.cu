@@ -5,6 +5,7 @@
 //   gemm_bf16_<storage>_<BM>x<BN>           nt, nn: A f32, B (a weight) bf16;   tn: both f32
 //   gemm_bf16_<storage>_<BM>x<BN>_packed    both bf16;   gemm_bf16_tn_<BM>x<BN>_mixed    A bf16, B f32
 //   gemm_bf16_<nt, nn>_80x104_f32           both f32: one row of tiles, so B is read once
+//   gemm_bf16_tn_80x104_beside              A bf16, B two f32 matrices side by side (GemmBeside): A is read for both
 // FLOPs 2 m n k; bytes (4 or 2) (m k ceil(n/BN) + k n ceil(m/BM)) + 4 m n. Grid (ceil(n/BN), ceil(m/BM), k chunks).
 // Tiles 128x128, 128x104 (256 threads) and 80x104 (160): the launcher takes the one that pads m and n least. Slices of 32 (the
 // last of a range: 16, if that is enough), two stages in shared memory without bank conflicts, the next slice on its way
@@ -45,6 +46,14 @@ GEMM(tn_80x104_mixed, 1, Steps, bf16, Steps, float, 80, 104, 5, 1)
 GEMM(tn_128x128_packed, 2, Steps, bf16, Steps, bf16, 128, 128, 4, 2)
 GEMM(tn_128x104_packed, 2, Steps, bf16, Steps, bf16, 128, 104, 8, 1)
 GEMM(tn_80x104_packed, 3, Steps, bf16, Steps, bf16, 80, 104, 5, 1)
+
+EPI_KERNEL(gemm_bf16_tn_80x104_beside, 160, 1,
+           (GemmBeside p, const bf16* a, const float* b, const float* beside, float* partial)) {
+    const int k0 = int(blockIdx.z) * p.gemm.k_chunk;
+    const Loader<Steps<80>, bf16, 160> load_a(p.gemm.lda, int(blockIdx.y) * 80, p.gemm.m, k0);
+    const BesideLoader<Steps<104>, 160> load_b(p, b, beside, int(blockIdx.x) * 104, k0);
+    gemm_bf16<80, 104, 5, 1>(p.gemm, load_a, a, load_b, b, nullptr, partial, PlainOutput{false});
+}
 
 // out [rows, ld_out] bf16 = inp [rows, ld_in], `width` columns, zero padding. ld_out is a multiple of 8.
 EPI_KERNEL(to_bf16_rows, 256, 4, (CopyRows p, const float* inp, bf16* out)) {

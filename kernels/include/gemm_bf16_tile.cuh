@@ -104,6 +104,48 @@ template <class TILE, class T, int THREADS, bool ONES = false> struct Loader : S
     }
 };
 
+// Slices of two matrices side by side whose rows are steps: `columns` of the first, with multiples of 4 columns both, then
+// those of the second, zeros where a step modulo `period` is `edge`; column number `lines` is all ones with `ones`.
+template <class TILE, int THREADS> struct BesideLoader : Share<TILE, float, THREADS> {
+    using Base = Share<TILE, float, THREADS>;
+    using Tile = TILE;
+    using Base::SHARE, Base::NEVER, Base::held, Base::chunk_of;
+    const float* at[SHARE][2]; // of the next slice, for each half of a chunk
+    int depth[SHARE][2], one[SHARE][2], stride[SHARE][2];
+    int phase[SHARE], masked[SHARE][2]; // step modulo the period, and at which one there are zeros
+    int period;
+
+    EPI_DEVICE_MEMBER BesideLoader(const GemmBeside& p, const float* first, const float* second, int line0, int k0)
+        : period(p.period) {
+        static_assert(Tile::transposed, "rows are steps");
+        EPI_UNROLL for (int i = 0; i < SHARE; ++i) {
+            const int k = Tile::k_of(chunk_of(i));
+            phase[i] = (k0 + k) % period;
+            EPI_UNROLL for (int half = 0; half < 2; ++half) {
+                const int column = line0 + Tile::line_of(chunk_of(i)) + half * CHUNK / 2;
+                const bool beside = column >= p.columns;
+                const int pitch = beside ? p.pitch : p.gemm.ldb;
+                depth[i][half] = Base::depth_of(i, half, line0, p.gemm.n);
+                one[i][half] = p.gemm.sums && Base::exists(i) && column == p.gemm.n ? k : NEVER;
+                masked[i][half] = beside ? p.edge : NEVER;
+                stride[i][half] = BK * pitch;
+                at[i][half] = (beside ? second - p.columns : first) + size_t(k0 + k) * pitch + column;
+            }
+        }
+    }
+    EPI_DEVICE_MEMBER void fetch(bf16*, const float*, int left, int, int) {
+        EPI_UNROLL for (int i = 0; i < SHARE; ++i) {
+            EPI_UNROLL for (int half = 0; half < 2; ++half) {
+                held[i][half] = make_float4(one[i][half] < left ? 1.0f : 0.0f, 0.0f, 0.0f, 0.0f);
+                if (depth[i][half] < left && phase[i] != masked[i][half])
+                    held[i][half] = *reinterpret_cast<const float4*>(at[i][half]);
+                at[i][half] += stride[i][half];
+            }
+            for (phase[i] += BK; phase[i] >= period;) phase[i] -= period;
+        }
+    }
+};
+
 // Windows of sequences, row after row as a matrix: row b rows + r holds elements r pitch + origin on of the `sample` elements of
 // sequence b, zeros where it leaves them. `pitch`, `origin` and `sample` are multiples of 4.
 struct Windows {

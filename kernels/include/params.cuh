@@ -19,6 +19,13 @@ struct Gemm {
     int m, n, k, lda, ldb, ldc, k_chunk, mask_period, accumulate, relu, parts, part_a, part_b, split, jump, sums;
 };
 
+/// A product whose columns of B from `columns` on are those of a second matrix of pitch `pitch`: its row k, zeros where
+/// k % period == edge.
+struct GemmBeside {
+    Gemm gemm;
+    int columns, pitch, period, edge;
+};
+
 /// Strided correlation of [batch,length,inputs] with [outputs,inputs,kernel] giving [batch,out_length,outputs], then LeakyReLU
 /// (slope 1: none); `words` 64-bit words per plane where the input is DNA.
 struct Conv {
@@ -144,6 +151,7 @@ struct OrderEntry {
     X(PositionSum, 12)                                                                                                 \
     X(Gemm, 64)                                                                                                        \
     X(Conv, 44)                                                                                                        \
+    X(GemmBeside, 80)                                                                                                  \
     X(ConvGemm, 92)                                                                                                    \
     X(ConvPack, 32)                                                                                                    \
     X(Columns, 12)                                                                                                     \

@@ -1,6 +1,6 @@
 //! Products of matrices, linear maps and column sums (kernels/gemm.cu, gemm_bf16.cu, reduce.cu).
 
-use super::params::{Columns, CopyRows, Gemm};
+use super::params::{Columns, CopyRows, Gemm, GemmBeside};
 use super::{Cuda, Memory, Precision, T, at, chunks, int, optional};
 use crate::error::{Error, Result};
 
@@ -37,6 +37,18 @@ pub struct Product {
     pub grouped: Grouped,
 }
 
+/// A second B `[k,n]` beside the first one of a `Tn` product, and where its columns go; see [`Cuda::product_beside`].
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    pub b: u64,
+    pub ldb: usize,
+    pub n: usize,
+    pub out: u64,
+    /// Rows `k` with `k % period == edge` count as zero, and are not read.
+    pub period: usize,
+    pub edge: usize,
+}
+
 /// Several products as one; in bf16 only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grouped {
@@ -56,6 +68,8 @@ const BUSY: usize = 128;
 const WAVES: usize = 246;
 /// k from which on products of few tiles are cut whatever their storage.
 const DEEP: usize = 2048;
+/// Tile of the kernel with two matrices side by side.
+const BESIDE: (usize, usize, usize) = (80, 104, 160);
 /// Tiles of the tensor-core kernels: rows, columns, threads.
 pub const TILES: [(usize, usize, usize); 3] = [(128, 128, 256), (128, 104, 256), (80, 104, 160)];
 
@@ -87,6 +101,15 @@ impl Product {
     /// Whether the `Tn` product of a bf16 A of m columns and an f32 B of n can give the sums of A.
     pub fn has_room_for_sums(m: usize, b: u64, n: usize) -> bool {
         reads_f32(b, n, n) && !n.is_multiple_of(tile(m, n).1)
+    }
+    /// Whether a bf16 A of m columns can be multiplied by two f32 matrices at once: so they fit, and leave room for its sums.
+    pub fn fits_beside(&self, beside: &Beside) -> bool {
+        let n = self.n + beside.n;
+        self.grouped.packed_a
+            && reads_f32(self.b, self.ldb, self.n)
+            && reads_f32(beside.b, beside.ldb, beside.n)
+            && tile(self.m, n) == BESIDE
+            && !n.is_multiple_of(BESIDE.1)
     }
     /// Rows and columns of A and of B as they are stored.
     fn stored(&self) -> [(usize, usize); 2] {
@@ -200,6 +223,32 @@ impl Cuda {
         if params.sums == 0 { self.sum_columns(p) } else { Ok(()) }
     }
 
+    /// A `Tn` product with sums and, from the same A, that with a second B; [`Product::fits_beside`] says whether it can be.
+    pub fn product_beside(&self, p: &Product, beside: &Beside) -> Result<()> {
+        const OP: &str = "gemm";
+        let (rows, columns, threads) = BESIDE;
+        let both = Product { n: p.n + beside.n, ..*p };
+        let tiles = both.m.div_ceil(rows) * both.n.div_ceil(columns);
+        let (k_chunk, pieces) = both.cut(tiles, WAVES);
+        let width = both.n + 1;
+        let gemm = Gemm { ldc: int(OP, width)?, sums: 1, accumulate: 0, ..both.params(k_chunk)? };
+        let params = GemmBeside {
+            gemm,
+            columns: int(OP, p.n)?,
+            pitch: int(OP, beside.ldb)?,
+            period: int(OP, beside.period)?,
+            edge: int(OP, beside.edge)?,
+        };
+        int(OP, pieces * p.m * width)?;
+        let partial = self.scratch::<f32>(pieces * p.m * width)?;
+        let grid = [both.n.div_ceil(columns), both.m.div_ceil(rows), pieces];
+        launch!(self, "gemm_bf16_tn_80x104_beside", grid, threads, shared_bf16(Storage::Tn, rows, columns);
+            params, p.a, p.b, beside.b, partial.address())?;
+        let sums = Gemm { ldc: int(OP, p.n)?, split: int(OP, p.n)?, accumulate: 1, ..gemm };
+        launch!(self, "gemm_reduce", [(p.m * width).div_ceil(256), 1, 1], 256, 0;
+            sums, pieces as i32, partial.address(), 0u64, p.out, beside.out, p.sums[0], p.sums[1])
+    }
+
     /// Launches `product` with parameters, bias and output: straight to the output, or to partial sums that are then added.
     fn in_pieces(
         &self,
@@ -217,7 +266,7 @@ impl Cuda {
         product(Gemm { ldc: width as i32, accumulate: 0, relu: 0, ..params }, 0, partial.address())?;
         let grid = [(p.m * width).div_ceil(256), 1, 1];
         launch!(self, "gemm_reduce", grid, 256, 0;
-            params, pieces as i32, partial.address(), p.bias, p.out, p.sums[0], p.sums[1])
+            params, pieces as i32, partial.address(), p.bias, p.out, 0u64, p.sums[0], p.sums[1])
     }
 
     /// The sums of A that a product asks for, by themselves.

@@ -1,6 +1,6 @@
 //! Bidirectional LSTM layers (kernels/lstm.cu, lstm_resident.cu; products by gemm).
 
-use super::gemm::{Grouped, Product, Storage};
+use super::gemm::{Beside, Grouped, Product, Storage};
 use super::params::LstmParams;
 use super::{Cuda, Memory, Precision, T, at, int, optional};
 use crate::backend::{Gate, LstmWeights};
@@ -16,13 +16,13 @@ pub enum LstmVariant {
     Auto,
     /// Any number of hidden units; weights are read every step.
     General,
-    /// 100 hidden units, weights in registers, one or two sequences a block. Both give the same bits.
+    /// Weights in registers, one or two sequences a block, for some shapes. Both give the same bits.
     Resident1,
     Resident2,
 }
 
-/// Hidden units of the register-resident recurrence.
-const RESIDENT_HIDDEN: usize = 100;
+/// Hidden units and gates that the register-resident recurrence was made for.
+const RESIDENT: [(usize, Gate); 2] = [(100, Gate::Sigmoid), (50, Gate::HardSigmoid)];
 /// Sequences per block of the general recurrence.
 const SEQUENCES: usize = 4;
 /// What the general backward recurrence can hold in shared memory.
@@ -88,9 +88,9 @@ impl Dims {
         })
     }
     /// Sequences per block of the resident recurrence; `None` = the general one.
-    fn resident(&self, cuda: &Cuda) -> Option<usize> {
+    fn resident(&self, cuda: &Cuda, gate: Gate) -> Option<usize> {
         match cuda.lstm {
-            _ if self.hidden != RESIDENT_HIDDEN => None,
+            _ if !RESIDENT.contains(&(self.hidden, gate)) => None,
             LstmVariant::General => None,
             LstmVariant::Resident1 => Some(1),
             LstmVariant::Resident2 => Some(2),
@@ -98,6 +98,10 @@ impl Dims {
             LstmVariant::Auto if 2 * self.batch * cuda.models <= cuda.device().multiprocessors() => Some(1),
             LstmVariant::Auto => Some(2),
         }
+    }
+    /// Threads of the resident recurrence: four for two units.
+    fn resident_threads(&self) -> usize {
+        (2 * self.hidden).next_multiple_of(32)
     }
     /// Threads of the general recurrence.
     fn threads(&self) -> usize {
@@ -116,10 +120,10 @@ pub fn forward(cuda: &Cuda, inp: &T, weights: &Weights, gate: Gate, save: bool) 
     project(cuda, dims, inp, weights, &gates)?;
     let out = cuda.empty(&[batch, time, 2 * hidden])?;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
-    if let Some(sequences) = dims.resident(cuda) {
-        let kernel = format!("lstm_resident_forward_{sequences}");
+    if let Some(sequences) = dims.resident(cuda, gate) {
+        let kernel = format!("lstm_resident_forward_{hidden}_{sequences}");
         let grid = [batch.div_ceil(sequences), 2, 1];
-        launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates.address(), cells.address(), at(&out))?;
+        launch!(cuda, &kernel, grid, dims.resident_threads(), 0; p, w0, w1, gates.address(), cells.address(), at(&out))?;
     } else {
         let packed = cuda.scratch::<f32>(2 * columns * hidden)?;
         launch!(cuda, "lstm_pack", [(hidden * hidden).div_ceil(256), 2, 1], 256, 0; p, w0, w1, packed.address())?;
@@ -150,20 +154,21 @@ pub fn backward(
     let Saved { gates, cells, out } = saved;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
     // Products round the gradients of the gates to bf16: where the recurrence can, it does so itself.
+    let resident = dims.resident(cuda, gate);
     let rounded = cuda.precision() == Precision::Bf16
-        && dims.resident(cuda).is_some()
+        && resident.is_some()
         && Product::has_room_for_sums(4 * hidden, at(inp), dims.inputs);
     let mut dgates = DGates { rounded, memory: gates };
-    if let Some(sequences) = dims.resident(cuda) {
-        let grid = [batch.div_ceil(sequences), 2, 1];
-        let kernel = format!("lstm_resident_backward_{sequences}{}", if rounded { "_bf16" } else { "" });
+    if let Some(sequences) = resident {
+        let (grid, threads) = ([batch.div_ceil(sequences), 2, 1], dims.resident_threads());
+        let kernel = format!("lstm_resident_backward_{hidden}_{sequences}{}", if rounded { "_bf16" } else { "" });
         let gates = dgates.memory.address();
         if rounded {
             let result = cuda.scratch::<half::bf16>(2 * dims.rows() * 4 * hidden)?;
-            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout), result.address())?;
+            launch!(cuda, &kernel, grid, threads, 0; p, w0, w1, gates, cells.address(), at(dout), result.address())?;
             dgates.memory = result;
         } else {
-            launch!(cuda, &kernel, grid, 224, 0; p, w0, w1, gates, cells.address(), at(dout))?;
+            launch!(cuda, &kernel, grid, threads, 0; p, w0, w1, gates, cells.address(), at(dout))?;
         }
     } else {
         let shared = SEQUENCES * 6 * hidden * 4;
@@ -257,8 +262,8 @@ fn stack(cuda: &Cuda, dims: Dims, weights: &Weights) -> Result<(Memory, usize)> 
     cuda.stack_bf16(&[at(&weights[0].weight_ih), at(&weights[1].weight_ih)], 4 * dims.hidden, dims.inputs)
 }
 
-/// `dW_ih += dgatesᵀ inp`, `dW_hh += dgatesᵀ h_before`, `dbias += Σ dgates`. The state before row (b,t) is the neighbouring
-/// row of `out`; the pair that straddles two sequences (the first step of one) is masked.
+/// `dW_ih += dgatesᵀ inp`, `dW_hh += dgatesᵀ h_before`, `dbias += Σ dgates`, at once where tensor cores can. The state before
+/// row (b,t) is the neighbouring row of `out`; the pair that straddles two sequences (the first step of one) is masked.
 fn weight_gradients(
     cuda: &Cuda,
     dims: Dims,
@@ -285,18 +290,30 @@ fn weight_gradients(
         grouped: Grouped { packed_a: dgates.rounded, ..Grouped::default() },
         ..Product::default()
     };
+    // Direction 0 pairs gates row r + 1 with out row r, direction 1 the reverse.
+    let (states, row) = (at(out) + (d * hidden * 4) as u64, (2 * hidden * 4) as u64);
+    let beside = Beside {
+        b: if d == 0 { states.wrapping_sub(row) } else { states + row },
+        ldb: 2 * hidden,
+        n: hidden,
+        out: at(&slots.weight_hh),
+        period: time,
+        edge: if d == 0 { 0 } else { time - 1 },
+    };
+    if cuda.precision() == Precision::Bf16 && ih.fits_beside(&beside) {
+        return cuda.product_beside(&ih, &beside);
+    }
     cuda.product(&ih)?;
     if time == 1 {
         return Ok(());
     }
-    // Direction 0 pairs gates row r + 1 with out row r, direction 1 the reverse.
     cuda.product(&Product {
         n: hidden,
         k: rows - 1,
         a: dgates.at(dims, d, usize::from(d == 0)),
-        b: at(out) + if d == 0 { 0 } else { (2 * hidden * 4 + hidden * 4) as u64 },
-        ldb: 2 * hidden,
-        out: at(&slots.weight_hh),
+        b: if d == 0 { states } else { beside.b },
+        ldb: beside.ldb,
+        out: beside.out,
         mask_period: time,
         sums: [0, 0],
         ..ih

@@ -27,6 +27,8 @@ params! {
         m: i32, n: i32, k: i32, lda: i32, ldb: i32, ldc: i32, k_chunk: i32, mask_period: i32, accumulate: i32, relu: i32,
         parts: i32, part_a: i32, part_b: i32, split: i32, jump: i32, sums: i32,
     }
+    /// A product whose B goes on in a second matrix; see kernels/include/params.cuh.
+    GemmBeside { gemm: Gemm, columns: i32, pitch: i32, period: i32, edge: i32 }
     /// Strided correlation of `[batch,length,inputs]` with `[outputs,inputs,kernel]`, then LeakyReLU (slope 1: none).
     Conv {
         batch: i32, length: i32, inputs: i32, outputs: i32, kernel: i32, stride: i32, padding: i32, out_length: i32, k_chunk: i32,
