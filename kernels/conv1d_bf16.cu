@@ -3,6 +3,7 @@
 // (Windows): nothing is copied but the weights.
 //   rows     out[b, r step + first, o] = leaky(bias[o] + Σ_e window[b,r,e] weight[o,e])       e = (t,i); rows outside 0..length drop
 //            forward: windows of inp, pitch stride I, origin -padding I; step 1, first 0
+//            backwards through LeakyReLU: the sign is that of what LeakyReLU gave
 //            transpose, once for each phase of the stride: windows of the shorter sequence, pitch I, origin -(J-1) I for J taps
 //   weight   partial[chunk, o, e] = Σ_{(b,r) in chunk} dout[b,r,o] window[b,r,e],   added by conv1d_weight_reduce
 //   pack     the weights as bf16 rows [o, e]
@@ -15,22 +16,26 @@
 
 constexpr int THREADS = 256;
 
+// LeakyReLU; where there are `signs`, of the LeakyReLU's output that the result is the gradient of, they decide.
 struct ConvOutput {
     const ConvGemm& p;
+    const float* signs;
     EPI_DEVICE_MEMBER int row(int m) const {
         const int b = m / p.rows, x = m % p.rows * p.step + p.first;
         return x >= 0 && x < p.length ? b * p.length + x : -1;
     }
-    EPI_DEVICE_MEMBER float finish(float value) const { return value > 0.0f ? value : p.slope * value; }
+    EPI_DEVICE_MEMBER float finish(float value, size_t at) const {
+        return (signs != nullptr ? signs[at] : value) > 0.0f ? value : p.slope * value;
+    }
 };
 
 #define ROWS(BM, BN, WARPS_M, WARPS_N)                                                                                 \
     EPI_KERNEL(conv1d_bf16_rows_##BM##x##BN, THREADS, 2,                                                               \
-               (ConvGemm p, const float* inp, const bf16* weight, const float* bias, float* out)) {                    \
+               (ConvGemm p, const float* inp, const bf16* weight, const float* bias, const float* signs, float* out)) { \
         const Windows windows{p.rows, p.gemm.lda, p.origin, p.sample};                                                 \
         const WindowLoader<Lines<BM>, THREADS> load_a(windows, int(blockIdx.y) * BM, p.gemm.m, 0);                     \
         const Loader<Lines<BN>, bf16, THREADS> load_b(p.gemm.ldb, int(blockIdx.x) * BN, p.gemm.n, 0);                  \
-        gemm_bf16<BM, BN, WARPS_M, WARPS_N>(p.gemm, load_a, inp, load_b, weight, bias, out, ConvOutput{p});            \
+        gemm_bf16<BM, BN, WARPS_M, WARPS_N>(p.gemm, load_a, inp, load_b, weight, bias, out, ConvOutput{p, signs});     \
     }
 #define WEIGHT(BM, BN, WARPS_M, WARPS_N)                                                                               \
     EPI_KERNEL(conv1d_bf16_weight_##BM##x##BN, THREADS, 1, (ConvGemm p, const float* dout, const float* inp, float* partial)) { \

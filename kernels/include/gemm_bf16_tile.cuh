@@ -218,11 +218,11 @@ EPI_DEVICE void multiply(float (&acc)[MT][NT][4], const bf16* tile_a, const bf16
     }
 }
 
-// Where element (m,n) of C goes and what becomes of it: row m, and ReLU if asked for.
+// Where element (m,n) of C goes and what becomes of it there, element `at` of the output: row m, and ReLU if asked for.
 struct PlainOutput {
     bool positive;
     EPI_DEVICE_MEMBER int row(int m) const { return m; }
-    EPI_DEVICE_MEMBER float finish(float value) const { return positive ? relu(value) : value; }
+    EPI_DEVICE_MEMBER float finish(float value, size_t) const { return positive ? relu(value) : value; }
 };
 
 // One tile of C. The loaders start at its rows, its columns and its chunk of k.
@@ -292,14 +292,15 @@ EPI_DEVICE void gemm_bf16(const Gemm& p, A load_a, const typename A::Element* a,
                 const int n = n0 + warp_n + j * 8 + lane_id() % 4 * 2;
                 const int row = output.row(m);
                 if (m >= p.m || n >= columns || row < 0) continue;
-                float* to = out + size_t(row) * p.ldc + n + (n >= p.split ? p.jump : 0);
+                const size_t at = size_t(row) * p.ldc + n + (n >= p.split ? p.jump : 0);
+                float* to = out + at;
                 float value[2];
                 EPI_UNROLL for (int r = 0; r < 2; ++r) {
                     if (n + r >= columns) break;
                     value[r] = acc[i][j][2 * half + r];
                     if (bias != nullptr) value[r] += bias[n + r];
                     if (p.accumulate) value[r] += to[r];
-                    value[r] = output.finish(value[r]);
+                    value[r] = output.finish(value[r], at + r);
                 }
                 if (pairs && n + 1 < columns) {
                     *reinterpret_cast<float2*>(to) = make_float2(value[0], value[1]);

@@ -51,6 +51,26 @@ enum Place<B: Backend> {
     Parameter(Tensor<B>),
 }
 
+/// The LeakyReLU that an operator ends in.
+struct Leaky<B: Backend> {
+    slope: f32,
+    /// The operator's output, whose signs are those of what LeakyReLU took.
+    out: Tensor<B>,
+    /// Gradient before LeakyReLU, of consumers that went through it themselves.
+    before: Option<Tensor<B>>,
+}
+
+impl<B: Backend> Leaky<B> {
+    /// The whole gradient before LeakyReLU, from that of its output.
+    fn backward(self, backend: &B, dout: Option<Tensor<B>>) -> Result<Option<Tensor<B>>> {
+        let through = dout.map(|dout| backend.leaky_relu_backward(&self.out, &dout, self.slope)).transpose()?;
+        if let (Some(sum), Some(before)) = (&through, &self.before) {
+            backend.add_assign(sum, before)?;
+        }
+        Ok(through.or(self.before))
+    }
+}
+
 struct Node<B: Backend> {
     inputs: Vec<Option<usize>>,
     output: usize,
@@ -61,6 +81,7 @@ struct Node<B: Backend> {
 pub struct Inputs<'a, B: Backend> {
     backend: &'a B,
     places: &'a mut [Place<B>],
+    leaky: &'a mut [Option<Leaky<B>>],
     inputs: &'a [Option<usize>],
 }
 
@@ -79,6 +100,24 @@ impl<B: Backend> Inputs<'_, B> {
                     *held = Some(self.backend.zeros(shape)?);
                 }
                 Ok(held.clone())
+            }
+        }
+    }
+    /// Slope of the LeakyReLU that gave input `i`, if a gradient may go through it on its way to
+    /// [`Inputs::accumulate_before_leaky`].
+    pub fn leaky(&self, i: usize) -> Option<f32> {
+        let place = self.inputs[i]?;
+        let kept = matches!(self.places[place], Place::Leaf(_));
+        self.leaky[place].as_ref().filter(|_| !kept).map(|leaky| leaky.slope)
+    }
+    /// Hands over a gradient that has gone through the LeakyReLU that gave input `i`.
+    pub fn accumulate_before_leaky(&mut self, i: usize, gradient: Tensor<B>) -> Result<()> {
+        let Some(leaky) = self.inputs[i].and_then(|place| self.leaky[place].as_mut()) else { return Ok(()) };
+        match &leaky.before {
+            Some(sum) => self.backend.add_assign(sum, &gradient),
+            None => {
+                leaky.before = Some(gradient);
+                Ok(())
             }
         }
     }
@@ -122,6 +161,8 @@ pub struct Tape<B: Backend> {
     recording: bool,
     keep_all: bool,
     places: Vec<Place<B>>,
+    /// Of each place, what its operator ends in.
+    leaky: Vec<Option<Leaky<B>>>,
     nodes: Vec<Node<B>>,
     named: Vec<(&'static str, Var<B>)>,
 }
@@ -141,7 +182,8 @@ impl<B: Backend> Tape<B> {
     }
     fn new(backend: &B, step: &B::Step, seed: u64, train: bool, recording: bool) -> Self {
         let (backend, step) = (backend.clone(), step.clone());
-        Tape { backend, step, seed, train, recording, keep_all: false, places: vec![], nodes: vec![], named: vec![] }
+        let (places, leaky, nodes, named) = (vec![], vec![], vec![], vec![]);
+        Tape { backend, step, seed, train, recording, keep_all: false, places, leaky, nodes, named }
     }
     /// Also keeps the gradients of activations, for tests and attributions; costs their memory.
     pub fn keep_activation_gradients(mut self) -> Self {
@@ -185,6 +227,7 @@ impl<B: Backend> Tape<B> {
             return Var::constant(value);
         }
         self.places.push(place);
+        self.leaky.push(None);
         Var { value, slot: Some(self.places.len() - 1) }
     }
     /// Remembers a stage of the model under a name; only with [`Tape::keep_activation_gradients`], so that it costs
@@ -218,6 +261,20 @@ impl<B: Backend> Tape<B> {
         self.nodes.push(Node { inputs: inputs.iter().map(|v| v.slot).collect(), output, op: Box::new(op()) });
         out
     }
+    /// As [`Tape::record`], of an operator that ends in LeakyReLU if `slope` is there: it gets the gradient before that.
+    pub fn record_leaky<O: Backward<B> + 'static>(
+        &mut self,
+        value: Tensor<B>,
+        slope: Option<f32>,
+        inputs: &[&Var<B>],
+        op: impl FnOnce() -> O,
+    ) -> Var<B> {
+        let var = self.record(value, inputs, op);
+        if let (Some(place), Some(slope)) = (var.slot, slope) {
+            self.leaky[place] = Some(Leaky { slope, out: var.value.clone(), before: None });
+        }
+        var
+    }
     /// Goes back from `from` with the gradient `seed`, which has the shape of `from`. Consumes the tape: saved tensors are
     /// freed as soon as their operator is done.
     pub fn backward(mut self, from: &Var<B>, seed: Tensor<B>) -> Result<Gradients<B>> {
@@ -234,9 +291,13 @@ impl<B: Backend> Tape<B> {
                 Place::Leaf(held) => held.clone(),
                 Place::Parameter(_) => None,
             };
+            let dout = match self.leaky[node.output].take() {
+                Some(leaky) => leaky.backward(&self.backend, dout)?,
+                None => dout,
+            };
             let Some(dout) = dout else { continue };
-            let mut grads = Inputs { backend: &self.backend, places: &mut self.places, inputs: &node.inputs };
-            node.op.backward(&self.backend, dout, &mut grads)?;
+            let (backend, places, leaky) = (&self.backend, &mut self.places[..], &mut self.leaky[..]);
+            node.op.backward(backend, dout, &mut Inputs { backend, places, leaky, inputs: &node.inputs })?;
         }
         Ok(Gradients { places: self.places })
     }

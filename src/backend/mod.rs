@@ -153,6 +153,18 @@ pub trait Backend: Clone + Send + Sync + 'static {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>>;
+    /// [`Backend::conv1d_backward_input`] and on through the LeakyReLU of slope `slope` that gave `inp` `[B,L,I]`.
+    fn conv1d_backward_leaky(
+        &self,
+        dout: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        spec: Conv1d,
+        inp: &Tensor<Self>,
+        slope: f32,
+    ) -> Result<Tensor<Self>> {
+        let [_, length, _] = inp.dims("conv1d_backward_leaky")?;
+        self.leaky_relu_backward(inp, &self.conv1d_backward_input(dout, weight, spec, length)?, slope)
+    }
     /// Slots `dweight += …`, `dbias += …` of [`Backend::conv1d`].
     fn conv1d_backward_weight(
         &self,
@@ -194,6 +206,17 @@ pub trait Backend: Clone + Send + Sync + 'static {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>>;
+    /// The input gradient of [`Backend::conv_transpose1d`] and on through the LeakyReLU of slope `slope` that gave `inp` `[B,L,I]`.
+    fn conv_transpose1d_backward_leaky(
+        &self,
+        dout: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        spec: Conv1d,
+        inp: &Tensor<Self>,
+        slope: f32,
+    ) -> Result<Tensor<Self>> {
+        self.leaky_relu_backward(inp, &self.conv1d(dout, weight, None, None, spec)?, slope)
+    }
 
     // ---- normalisation and pooling ----------------------------------------------------------------------------
     /// Batch norm of `inp` `[..,C]`. Returns `out` and `saved` `[2,C]`: mean and 1/sqrt(var + eps) that were used.

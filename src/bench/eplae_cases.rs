@@ -10,12 +10,12 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
     vec![
         ("eplae_dna_conv1d", |m| dna_conv(m, false)),
         ("eplae_dna_conv1d_backward_weight", |m| dna_conv(m, true)),
-        ("eplae_conv1d", |m| Conv::second(m)?.case(m, Pass::Forward)),
-        ("eplae_conv1d_backward_input", |m| Conv::second(m)?.case(m, Pass::Transposed)),
-        ("eplae_conv1d_backward_weight", |m| Conv::second(m)?.case(m, Pass::Weight)),
-        ("eplae_conv_transpose1d_last", |m| Conv::last(m)?.case(m, Pass::Transposed)),
-        ("eplae_conv_transpose1d_last_backward_input", |m| Conv::last(m)?.case(m, Pass::Forward)),
-        ("eplae_conv_transpose1d_last_backward_weight", |m| Conv::last(m)?.case(m, Pass::Weight)),
+        ("eplae_conv1d", |m| Conv::second(m)?.case(m, Conv::forward)),
+        ("eplae_conv1d_backward_input", |m| Conv::second(m)?.case(m, Conv::backward_input)),
+        ("eplae_conv1d_backward_weight", |m| Conv::second(m)?.weight_case(m)),
+        ("eplae_conv_transpose1d_last", |m| Conv::last(m)?.case(m, Conv::transposed)),
+        ("eplae_conv_transpose1d_last_backward_input", |m| Conv::last(m)?.case(m, Conv::transposed_backward_input)),
+        ("eplae_conv_transpose1d_last_backward_weight", |m| Conv::last(m)?.weight_case(m)),
         ("eplae_linear_encode", |m| linear(m, code(m), Pass::Forward)),
         ("eplae_linear_encode_backward_input", |m| linear(m, code(m), Pass::Transposed)),
         ("eplae_linear_encode_backward_weight", |m| linear(m, code(m), Pass::Weight)),
@@ -29,7 +29,7 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
     ]
 }
 
-/// Which of the three products of a linear map or convolution.
+/// Which of the three products of a linear map.
 #[derive(Clone, Copy)]
 enum Pass {
     Forward,
@@ -78,21 +78,34 @@ impl<B: Backend> Conv<B> {
     fn last(m: &Maker<B>) -> Result<Self> {
         Self::new(m, m.size.enhancer_length, [m.size.autoencoder.filters, 4])
     }
-    fn case(self, m: &Maker<B>, pass: Pass) -> Result<Case<B>> {
+    fn forward(&self, b: &B) -> Result<Tensor<B>> {
+        b.conv1d(&self.inp, &self.weight, None, Some(self.slope), self.spec)
+    }
+    fn backward_input(&self, b: &B) -> Result<Tensor<B>> {
+        b.conv1d_backward_leaky(&self.dout, &self.weight, self.spec, &self.inp, self.slope)
+    }
+    fn transposed(&self, b: &B) -> Result<Tensor<B>> {
+        let length = self.inp.shape()[1];
+        b.conv_transpose1d(&self.dout, &self.weight, None, None, self.spec, length)
+    }
+    fn transposed_backward_input(&self, b: &B) -> Result<Tensor<B>> {
+        b.conv_transpose1d_backward_leaky(&self.inp, &self.weight, self.spec, &self.dout, self.slope)
+    }
+    fn backward_weight(&self, b: &B) -> Result<Tensor<B>> {
+        b.conv1d_backward_weight(&self.inp, &self.dout, self.spec, Some(&self.slot), None)?;
+        Ok(self.slot.clone())
+    }
+    fn case(self, m: &Maker<B>, run: fn(&Self, &B) -> Result<Tensor<B>>) -> Result<Case<B>> {
+        self.case_that(m, run, false)
+    }
+    fn weight_case(self, m: &Maker<B>) -> Result<Case<B>> {
+        self.case_that(m, Self::backward_weight, true)
+    }
+    fn case_that(self, m: &Maker<B>, run: fn(&Self, &B) -> Result<Tensor<B>>, accumulates: bool) -> Result<Case<B>> {
         let [_, length, _] = self.inp.dims("conv1d")?;
         let sizes = self.weight.dims("conv1d")?;
-        let cost = cost::conv1d(m.size.batch, length, sizes, self.spec, matches!(pass, Pass::Weight));
-        m.case((self.inp.shape().to_vec(), sizes), cost, move |b| {
-            let Conv { inp, weight, dout, slot, spec, slope } = &self;
-            Ok(vec![match pass {
-                Pass::Forward => b.conv1d(inp, weight, None, Some(*slope), *spec)?,
-                Pass::Transposed => b.conv_transpose1d(dout, weight, None, Some(*slope), *spec, length)?,
-                Pass::Weight => {
-                    b.conv1d_backward_weight(inp, dout, *spec, Some(slot), None)?;
-                    slot.clone()
-                }
-            }])
-        })
+        let cost = cost::conv1d(m.size.batch, length, sizes, self.spec, accumulates);
+        m.case((self.inp.shape().to_vec(), sizes), cost, move |b| Ok(vec![run(&self, b)?]))
     }
 }
 

@@ -9,6 +9,7 @@ mod autoencoder;
 mod batch_norm;
 mod bf16;
 mod conv1d;
+mod conv_leaky;
 mod conv_transpose1d;
 mod dna_conv;
 mod dna_conv1d;

@@ -7,7 +7,7 @@ use crate::harness::run::{Options, execute};
 use crate::harness::{Fill, Input, Op, SEED, emulators};
 use crate::linear::Linear;
 use crate::lstm::lstm;
-use crate::{conv_transpose1d, conv1d, dna_conv1d};
+use crate::{conv_leaky, conv_transpose1d, conv1d, dna_conv1d};
 use epi_engine::backend::cuda::{Cuda, LstmVariant, Precision};
 use epi_engine::backend::reference::Reference;
 use epi_engine::backend::{Conv1d, Gate};
@@ -124,6 +124,10 @@ fn tensor_core_convolutions_differentiate() {
         plain.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
         transposed.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
         dna.iter().for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
+        conv_leaky::small()
+            .iter()
+            .chain(&conv_leaky::large())
+            .for_each(|op| check_roughly(&b, op, 0.02, Options::default()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Strided convolution (kernels/conv1d.cu; on tensor cores conv1d_bf16.cu, where channels are multiples of 4).
 
 use super::dna_conv::Dna;
+use super::elementwise::leaky_relu_backward;
 use super::gemm::{Product, Storage, TILES, reads_f32, shared_bf16, tile_of};
 use super::params::{Conv, ConvGemm, ConvPack, Gemm};
 use super::{Cuda, Memory, Precision, T, at, chunks, int, optional};
@@ -120,6 +121,37 @@ struct Places {
     length: usize,
 }
 
+/// What becomes of a result.
+#[derive(Clone, Copy)]
+pub enum Then<'a> {
+    Nothing,
+    /// LeakyReLU of this slope.
+    Leaky(f32),
+    /// It is the gradient of this output of a LeakyReLU of this slope, and goes on through it.
+    Through(&'a T, f32),
+}
+
+impl Then<'_> {
+    pub fn leaky(slope: Option<f32>) -> Self {
+        slope.map_or(Then::Nothing, Then::Leaky)
+    }
+    fn check(&self, op: &'static str, shape: &[usize]) -> Result<()> {
+        if let Then::Through(inp, _) = self { inp.expect_shape(op, "inp", shape) } else { Ok(()) }
+    }
+    /// Slope by the sign of the result itself.
+    fn own_slope(&self) -> f32 {
+        if let Then::Leaky(slope) = self { *slope } else { 1.0 }
+    }
+    /// Slope, and what has the sign that decides (0: the result).
+    fn slope_and_signs(&self) -> (f32, u64) {
+        if let Then::Through(inp, slope) = self { (*slope, at(inp)) } else { (self.own_slope(), 0) }
+    }
+    /// What is left to do after a kernel that knows `own_slope` alone.
+    fn finish(&self, cuda: &Cuda, out: T) -> Result<T> {
+        if let Then::Through(inp, slope) = self { leaky_relu_backward(cuda, inp, &out, *slope) } else { Ok(out) }
+    }
+}
+
 /// `out[b, place(r), o] = leaky(bias[o] + Σ window[b,r] · weight[o])` on tensor cores; `pack` says how the weight is read.
 fn rows_bf16(
     cuda: &Cuda,
@@ -127,7 +159,7 @@ fn rows_bf16(
     windows: &Windows,
     places: &Places,
     pack: ConvPack,
-    (batch, slope): (usize, f32),
+    (batch, then): (usize, Then<'_>),
     (inp, weight, bias, out): (u64, u64, u64, u64),
 ) -> Result<()> {
     let (m, n, k) = (batch * windows.rows, pack.lines as usize, windows.width());
@@ -143,6 +175,7 @@ fn rows_bf16(
         k_chunk: int(op, k)?,
         ..Gemm::zeroed()
     };
+    let (slope, signs) = then.slope_and_signs();
     let p = ConvGemm {
         step: int(op, places.step)?,
         first: places.first,
@@ -154,7 +187,7 @@ fn rows_bf16(
     let grid = [n.div_ceil(columns), m.div_ceil(rows), 1];
     let name = format!("conv1d_bf16_rows_{rows}x{columns}");
     let shared = shared_bf16(Storage::Nt, rows, columns);
-    launch!(cuda, &name, grid, threads, shared; p, inp, packed.address(), bias, out)
+    launch!(cuda, &name, grid, threads, shared; p, inp, packed.address(), bias, signs, out)
 }
 
 fn dense(op: &'static str, inp: &T) -> Result<Inp<'static>> {
@@ -165,8 +198,16 @@ fn bases(dna: &Dna) -> Inp<'static> {
     Inp { dims: [dna.batch, dna.length, 4], address: dna.planes.address(), words: dna.words, kind: "dna_" }
 }
 
-pub fn forward(cuda: &Cuda, inp: &T, weight: &T, bias: Option<&T>, leaky: Option<f32>, spec: Conv1d) -> Result<T> {
-    correlate(cuda, "conv1d", dense("conv1d", inp)?, weight, bias, leaky, spec)
+pub fn forward(
+    cuda: &Cuda,
+    op: &'static str,
+    inp: &T,
+    weight: &T,
+    bias: Option<&T>,
+    then: Then<'_>,
+    spec: Conv1d,
+) -> Result<T> {
+    correlate(cuda, op, dense(op, inp)?, weight, bias, then, spec)
 }
 
 pub fn dna_forward(
@@ -177,7 +218,7 @@ pub fn dna_forward(
     leaky: Option<f32>,
     spec: Conv1d,
 ) -> Result<T> {
-    correlate(cuda, "dna_conv1d", bases(dna), weight, bias, leaky, spec)
+    correlate(cuda, "dna_conv1d", bases(dna), weight, bias, Then::leaky(leaky), spec)
 }
 
 fn correlate(
@@ -186,7 +227,7 @@ fn correlate(
     inp: Inp<'_>,
     weight: &T,
     bias: Option<&T>,
-    leaky: Option<f32>,
+    then: Then<'_>,
     spec: Conv1d,
 ) -> Result<T> {
     let [batch, _, inputs] = inp.dims;
@@ -194,9 +235,10 @@ fn correlate(
     weight.expect_shape(op, "weight", &[outputs, inputs, kernel])?;
     bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
     let mut p = params(op, spec, inp.dims, outputs, kernel)?;
-    (p.words, p.slope) = (int(op, inp.words)?, leaky.unwrap_or(1.0));
+    (p.words, p.slope) = (int(op, inp.words)?, then.own_slope());
     let rows = batch * p.out_length as usize;
     let out = cuda.empty(&[batch, p.out_length as usize, outputs])?;
+    then.check(op, out.shape())?;
     if let Some((address, _memory)) = inp.windows(cuda, p)? {
         let pack = ConvPack {
             lines: p.outputs,
@@ -210,13 +252,13 @@ fn correlate(
         };
         let places = Places { step: 1, first: 0, length: p.out_length as usize };
         let addresses = (address, at(weight), optional(bias), at(&out));
-        rows_bf16(cuda, op, &Windows::of_input(&p), &places, pack, (batch, p.slope), addresses)?;
+        rows_bf16(cuda, op, &Windows::of_input(&p), &places, pack, (batch, then), addresses)?;
         return Ok(out);
     }
     let grid = [outputs.div_ceil(64), rows.div_ceil(64), 1];
     let name = format!("{}conv1d_forward", inp.kind);
     launch!(cuda, &name, grid, 256, 0; p, inp.address, at(weight), optional(bias), at(&out))?;
-    Ok(out)
+    then.finish(cuda, out)
 }
 
 /// The transposed convolution, which is also the input gradient of the plain one.
@@ -226,7 +268,7 @@ pub fn transposed(
     inp: &T,
     weight: &T,
     bias: Option<&T>,
-    leaky: Option<f32>,
+    then: Then<'_>,
     spec: Conv1d,
     length: usize,
 ) -> Result<T> {
@@ -234,10 +276,11 @@ pub fn transposed(
     let [inputs, outputs, kernel] = weight.dims(op)?;
     // The plain convolution goes from our outputs to our inputs.
     let mut p = params(op, spec, [batch, length, outputs], inputs, kernel)?;
-    p.slope = leaky.unwrap_or(1.0);
+    p.slope = then.own_slope();
     inp.expect_shape(op, "inp", &[batch, p.out_length as usize, inputs])?;
     bias.map_or(Ok(()), |bias| bias.expect_shape(op, "bias", &[outputs]))?;
     let out = cuda.empty(&[batch, length, outputs])?;
+    then.check(op, out.shape())?;
     let sources = p.out_length as usize;
     if outputs * kernel <= FOLDED {
         let taps = cuda.scratch::<f32>(batch * sources * outputs * kernel)?;
@@ -255,7 +298,7 @@ pub fn transposed(
         })?;
         let grid = Cuda::spread(batch * length * outputs);
         launch!(cuda, "conv1d_fold", grid, 256, 0; p, taps.address(), optional(bias), at(&out))?;
-        return Ok(out);
+        return then.finish(cuda, out);
     }
     let rows = batch * (length + spec.padding).div_ceil(spec.stride);
     int(op, rows)?;
@@ -284,13 +327,13 @@ pub fn transposed(
             };
             let places = Places { step: spec.stride, first: phase as i32 - p.padding, length };
             let addresses = (at(inp), at(weight), optional(bias), at(&out));
-            rows_bf16(cuda, op, &windows, &places, pack, (batch, p.slope), addresses)?;
+            rows_bf16(cuda, op, &windows, &places, pack, (batch, then), addresses)?;
         }
         return Ok(out);
     }
     let grid = [outputs.div_ceil(64), rows.div_ceil(64), spec.stride];
     launch!(cuda, "conv1d_transposed", grid, 256, 0; p, at(inp), at(weight), optional(bias), at(&out))?;
-    Ok(out)
+    then.finish(cuda, out)
 }
 
 pub fn backward_weight(

@@ -40,6 +40,7 @@ pub use lstm::LstmVariant;
 
 use super::*;
 use crate::error::Error;
+use conv1d::Then;
 use device::{Device, Flavour, Memory};
 use std::sync::Arc;
 
@@ -277,7 +278,7 @@ impl Backend for Cuda {
         leaky: Option<f32>,
         spec: Conv1d,
     ) -> Result<Tensor<Self>> {
-        conv1d::forward(self, inp, weight, bias, leaky, spec)
+        conv1d::forward(self, "conv1d", inp, weight, bias, Then::leaky(leaky), spec)
     }
     fn conv1d_backward_input(
         &self,
@@ -286,7 +287,19 @@ impl Backend for Cuda {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>> {
-        conv1d::transposed(self, "conv1d_backward_input", dout, weight, None, None, spec, length)
+        conv1d::transposed(self, "conv1d_backward_input", dout, weight, None, Then::Nothing, spec, length)
+    }
+    fn conv1d_backward_leaky(
+        &self,
+        dout: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        spec: Conv1d,
+        inp: &Tensor<Self>,
+        slope: f32,
+    ) -> Result<Tensor<Self>> {
+        const OP: &str = "conv1d_backward_leaky";
+        let [_, length, _] = inp.dims(OP)?;
+        conv1d::transposed(self, OP, dout, weight, None, Then::Through(inp, slope), spec, length)
     }
     fn conv1d_backward_weight(
         &self,
@@ -327,7 +340,18 @@ impl Backend for Cuda {
         spec: Conv1d,
         length: usize,
     ) -> Result<Tensor<Self>> {
-        conv1d::transposed(self, "conv_transpose1d", inp, weight, bias, leaky, spec, length)
+        conv1d::transposed(self, "conv_transpose1d", inp, weight, bias, Then::leaky(leaky), spec, length)
+    }
+    fn conv_transpose1d_backward_leaky(
+        &self,
+        dout: &Tensor<Self>,
+        weight: &Tensor<Self>,
+        spec: Conv1d,
+        inp: &Tensor<Self>,
+        slope: f32,
+    ) -> Result<Tensor<Self>> {
+        let op = "conv_transpose1d_backward_leaky";
+        conv1d::forward(self, op, dout, weight, None, Then::Through(inp, slope), spec)
     }
     fn batch_norm(
         &self,
