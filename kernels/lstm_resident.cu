@@ -1,5 +1,5 @@
-// The recurrence of lstm.cu with W_hh in registers: read once, used for all T. For what the networks have: 100 units with sigmoid
-// gates, 50 with hard ones. Same buffers and formulas. FLOPs 16 B T H² a pass. Grid (ceil(B / SEQ), 2), H / 2 times 4 threads
+// The recurrence of lstm.cu with W_hh in registers: read once, used for all T. For 100 and 50 units, which the networks
+// have, and sigmoid gates. Same buffers and formulas. FLOPs 16 B T H² a pass. Grid (ceil(B / SEQ), 2), H / 2 times 4 threads
 // in whole warps (100 units: 7 warps, so that a thread may have 255 registers: a multiprocessor's quarter holds two such warps),
 // one barrier a step. Four neighbouring lanes share a pair of units:
 //   forward   thread = 2 units x 4 gates x a quarter of the previous h;   backward   thread = 2 units x the H units of a gate
@@ -61,7 +61,7 @@ template <int PITCH, class T> EPI_DEVICE void gates_to(const float4& value, T* a
     at[3 * PITCH] = from_float<T>(value.w);
 }
 
-template <int H, bool HARD, int SEQ>
+template <int H, int SEQ>
 EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0, const float* weight1, float* gates, float* cells,
                                       float* out, float* state) {
     using L = Layout<H>;
@@ -120,7 +120,7 @@ EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0,
         a.z += gather_slices<SEQ>(partial[2]);
         a.w += gather_slices<SEQ>(partial[3]);
         if (seat.owner) {
-            const Cell now = lstm_cell(a, cell, HARD);
+            const Cell now = lstm_cell(a, cell, false);
             cell = now.c;
             float* next = state + ((step + 1) % 2 * SEQ + seat.sequence) * L::state;
             next[seat.unit / PART * L::part_pitch + seat.unit % PART] = now.h;
@@ -148,7 +148,7 @@ template <int H> EPI_DEVICE Saved saved_from(const float* gates, const float* do
 }
 
 // The gradients of the gates go to `result`: in place of `gates`, or to a buffer like it in bf16, which is what products need.
-template <int H, bool HARD, int SEQ, class T>
+template <int H, int SEQ, class T>
 EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0, const float* weight1, const float* gates,
                                        const float* cells, const float* dout, T* result, float* dgates) {
     using L = Layout<H>;
@@ -181,7 +181,7 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
             const Saved saved = ahead;
             if (step > 0)
                 ahead = saved_from<H>(gates_now + back * 4 * H, dout_now + back * 2 * H, cell_now + back * 2 * H, step == 1);
-            const CellGradient g = cell_gradient(saved.gate, cell, saved.previous, saved.dout + dstate, dcell, HARD);
+            const CellGradient g = cell_gradient(saved.gate, cell, saved.previous, saved.dout + dstate, dcell, false);
             cell = saved.previous;
             dcell = g.dc;
             gates_to<L::gate>(g.da, now + seat.sequence * L::gates + seat.unit);
@@ -210,26 +210,26 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
     }
 }
 
-#define RESIDENT(H, HARD, SEQ)                                                                                         \
+#define RESIDENT(H, SEQ)                                                                                               \
     EPI_KERNEL(lstm_resident_forward_##H##_##SEQ, Layout<H>::threads, 1,                                               \
                (LstmParams p, const float* weight0, const float* weight1, float* gates, float* cells, float* out)) {   \
         EPI_SHARED(float, state, 2 * SEQ * Layout<H>::state);                                                          \
-        lstm_resident_forward<H, HARD, SEQ>(p, weight0, weight1, gates, cells, out, state);                            \
+        lstm_resident_forward<H, SEQ>(p, weight0, weight1, gates, cells, out, state);                                  \
     }                                                                                                                  \
     EPI_KERNEL(lstm_resident_backward_##H##_##SEQ, Layout<H>::threads, 1,                                              \
                (LstmParams p, const float* weight0, const float* weight1, float* gates, const float* cells,            \
                 const float* dout)) {                                                                                  \
         EPI_SHARED(float, dgates, 2 * SEQ * Layout<H>::gates);                                                         \
-        lstm_resident_backward<H, HARD, SEQ>(p, weight0, weight1, gates, cells, dout, gates, dgates);                  \
+        lstm_resident_backward<H, SEQ>(p, weight0, weight1, gates, cells, dout, gates, dgates);                        \
     }                                                                                                                  \
     EPI_KERNEL(lstm_resident_backward_##H##_##SEQ##_bf16, Layout<H>::threads, 1,                                       \
                (LstmParams p, const float* weight0, const float* weight1, const float* gates, const float* cells,      \
                 const float* dout, bf16* result)) {                                                                    \
         EPI_SHARED(float, dgates, 2 * SEQ * Layout<H>::gates);                                                         \
-        lstm_resident_backward<H, HARD, SEQ>(p, weight0, weight1, gates, cells, dout, result, dgates);                 \
+        lstm_resident_backward<H, SEQ>(p, weight0, weight1, gates, cells, dout, result, dgates);                       \
     }
 
-RESIDENT(100, false, 1)
-RESIDENT(100, false, 2)
-RESIDENT(50, true, 1)
-RESIDENT(50, true, 2)
+RESIDENT(100, 1)
+RESIDENT(100, 2)
+RESIDENT(50, 1)
+RESIDENT(50, 2)

@@ -173,10 +173,10 @@ fn tensor_core_attention_cuts_where_relu_did() {
 fn tensor_core_lstm_agrees() {
     for b in emulators() {
         let b = b.with_precision(Precision::Bf16);
-        for size in [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100], [3, 7, 8, 100], [2, 5, 10, 100]] {
+        let sizes = [[2, 1, 5, 4], [3, 7, 10, 12], [2, 9, 12, 8], [2, 37, 40, 100], [3, 7, 8, 100], [2, 5, 10, 100]];
+        for size in sizes.into_iter().chain([[3, 7, 8, 50], [2, 5, 10, 50]]) {
             check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03, Options::default());
         }
-        check_roughly(&b, &lstm([3, 7, 8, 50], false, Gate::HardSigmoid), 0.03, Options::default());
     }
 }
 
@@ -188,8 +188,8 @@ fn every_recurrence_agrees_with_the_reference() {
             for (size, gate) in [
                 ([3, 7, 5, 100], Gate::Sigmoid),
                 ([1, 1, 2, 100], Gate::HardSigmoid),
-                ([3, 7, 5, 50], Gate::HardSigmoid),
-                ([1, 1, 2, 50], Gate::HardSigmoid),
+                ([3, 7, 5, 50], Gate::Sigmoid),
+                ([1, 1, 2, 50], Gate::Sigmoid),
             ] {
                 check_against_reference(&b, &lstm(size, true, gate), Fill::Randn);
             }
@@ -200,7 +200,7 @@ fn every_recurrence_agrees_with_the_reference() {
 #[test]
 fn one_and_two_sequences_a_block_give_the_same_bits() {
     for b in emulators() {
-        for op in [lstm([3, 9, 4, 100], true, Gate::Sigmoid), lstm([3, 9, 4, 50], false, Gate::HardSigmoid)] {
+        for op in [lstm([3, 9, 4, 100], true, Gate::Sigmoid), lstm([3, 9, 4, 50], false, Gate::Sigmoid)] {
             let inputs = op.inputs(Fill::Randn, SEED);
             let run = |variant| execute(&b.clone().with_lstm(variant), &op, &inputs, Options::default()).unwrap();
             let (one, two) = (run(LstmVariant::Resident1), run(LstmVariant::Resident2));

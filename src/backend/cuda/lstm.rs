@@ -21,8 +21,8 @@ pub enum LstmVariant {
     Resident2,
 }
 
-/// Hidden units and gates that the register-resident recurrence was made for.
-const RESIDENT: [(usize, Gate); 2] = [(100, Gate::Sigmoid), (50, Gate::HardSigmoid)];
+/// Hidden units that the register-resident recurrence was made for, with sigmoid gates.
+const RESIDENT: [usize; 2] = [100, 50];
 /// Sequences per block of the general recurrence.
 const SEQUENCES: usize = 4;
 /// What the general backward recurrence can hold in shared memory.
@@ -90,7 +90,7 @@ impl Dims {
     /// Sequences per block of the resident recurrence; `None` = the general one.
     fn resident(&self, cuda: &Cuda, gate: Gate) -> Option<usize> {
         match cuda.lstm {
-            _ if !RESIDENT.contains(&(self.hidden, gate)) => None,
+            _ if !RESIDENT.contains(&self.hidden) || gate == Gate::HardSigmoid => None,
             LstmVariant::General => None,
             LstmVariant::Resident1 => Some(1),
             LstmVariant::Resident2 => Some(2),
