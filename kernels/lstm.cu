@@ -5,7 +5,8 @@
 // weight_hh [4H,H] a direction, rows i,f,g,o; out, dout [B,T,2H], forward direction first.
 // FLOPs 16 B T H² a pass (two directions). Grid (ceil(B / sequences), 2): a block owns its sequences and one direction
 // for all T, so blocks never wait for each other.
-// Variants: general (any H, weights read from L2 each step, 4 sequences); see lstm_resident.cu for H = 100.
+// Variants: general (any H, weights read from L2 each step, 4 sequences); lstm_resident.cu for H = 100 and 50; lstm_mma.cu for
+// H = 100 in bf16 and several models.
 // Deterministic: sums run in the order of k. Source: Appleyard et al. 2016 (one product for all W x), Diamos et al. 2016
 // (persistent recurrence).
 #include "include/common.cuh"

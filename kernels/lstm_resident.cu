@@ -50,17 +50,6 @@ template <int SEQ> EPI_DEVICE float gather_slices(const float (&partial)[SEQ * 2
     return unit[0] + __shfl_xor_sync(FULL_MASK, unit[1], 1);
 }
 
-// The four gates of one unit, PITCH apart.
-template <int PITCH> EPI_DEVICE float4 gates_from(const float* at) {
-    return make_float4(at[0], at[PITCH], at[2 * PITCH], at[3 * PITCH]);
-}
-template <int PITCH, class T> EPI_DEVICE void gates_to(const float4& value, T* at) {
-    at[0] = from_float<T>(value.x);
-    at[PITCH] = from_float<T>(value.y);
-    at[2 * PITCH] = from_float<T>(value.z);
-    at[3 * PITCH] = from_float<T>(value.w);
-}
-
 template <int H, int SEQ>
 EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0, const float* weight1, float* gates, float* cells,
                                       float* out, float* state) {
@@ -134,17 +123,6 @@ EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0,
         cell_now += forth * H;
         out_now += forth * 2 * H;
     }
-}
-
-// What the backward step of one unit reads, fetched one step early.
-struct Saved {
-    float4 gate;
-    float dout, previous; // previous: the cell before this step
-};
-
-// `previous` is the cell one step earlier, `none` at the first.
-template <int H> EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* previous, bool none) {
-    return {gates_from<H>(gates), dout[0], none ? 0.0f : previous[0]};
 }
 
 // The gradients of the gates go to `result`: in place of `gates`, or to a buffer like it in bf16, which is what products need.

@@ -79,3 +79,25 @@ EPI_DEVICE CellGradient cell_gradient(const float4& gate, float c, float previou
     g.dc = dc * gate.y;
     return g;
 }
+
+// The four gates of one unit, PITCH apart.
+template <int PITCH> EPI_DEVICE float4 gates_from(const float* at) {
+    return make_float4(at[0], at[PITCH], at[2 * PITCH], at[3 * PITCH]);
+}
+template <int PITCH, class T> EPI_DEVICE void gates_to(const float4& value, T* at) {
+    at[0] = from_float<T>(value.x);
+    at[PITCH] = from_float<T>(value.y);
+    at[2 * PITCH] = from_float<T>(value.z);
+    at[3 * PITCH] = from_float<T>(value.w);
+}
+
+// What the backward step of one unit reads, fetched one step early.
+struct Saved {
+    float4 gate;
+    float dout, previous; // previous: the cell before this step
+};
+
+// `previous` is the cell one step earlier, `none` at the first.
+template <int H> EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* previous, bool none) {
+    return {gates_from<H>(gates), dout[0], none ? 0.0f : previous[0]};
+}

@@ -181,6 +181,35 @@ fn tensor_core_lstm_agrees() {
 }
 
 #[test]
+fn the_recurrence_on_tensor_cores_agrees() {
+    for b in emulators() {
+        let b = b.with_precision(Precision::Bf16).with_lstm(LstmVariant::TensorCores);
+        for size in [[1, 1, 4, 100], [9, 6, 8, 100], [2, 5, 10, 100], [17, 2, 12, 100]] {
+            check_roughly(&b, &lstm(size, true, Gate::Sigmoid), 0.03, Options::default());
+        }
+        // Where it was not made for, another one runs.
+        check_roughly(&b, &lstm([2, 5, 8, 12], true, Gate::Sigmoid), 0.03, Options::default());
+    }
+}
+
+#[test]
+fn several_models_share_the_card_by_the_recurrence_on_tensor_cores() {
+    for b in emulators() {
+        let op = lstm([9, 6, 8, 100], true, Gate::Sigmoid);
+        let inputs = op.inputs(Fill::Randn, SEED);
+        let bits = |b: &Cuda| -> Vec<_> {
+            let results = execute(b, &op, &inputs, Options::default()).unwrap();
+            results.into_iter().map(|(name, result)| (name, result.values)).collect()
+        };
+        let bf16 = b.clone().with_precision(Precision::Bf16);
+        let on_tensor_cores = bits(&bf16.clone().with_lstm(LstmVariant::TensorCores));
+        assert!(bits(&bf16) != on_tensor_cores);
+        assert!([2, 6].iter().all(|&models| bits(&bf16.clone().among(models)) == on_tensor_cores));
+        assert!(bits(&b) == bits(&b.clone().among(2)), "f32");
+    }
+}
+
+#[test]
 fn every_recurrence_agrees_with_the_reference() {
     for b in emulators() {
         for variant in [LstmVariant::General, LstmVariant::Resident1, LstmVariant::Resident2] {

@@ -1,4 +1,4 @@
-//! Bidirectional LSTM layers (kernels/lstm.cu, lstm_resident.cu; products by gemm).
+//! Bidirectional LSTM layers (kernels/lstm.cu, lstm_resident.cu, lstm_mma.cu; products by gemm).
 
 use super::gemm::{Beside, Grouped, Product, Storage};
 use super::params::LstmParams;
@@ -19,10 +19,23 @@ pub enum LstmVariant {
     /// Weights in registers, one or two sequences a block, for some shapes. Both give the same bits.
     Resident1,
     Resident2,
+    /// On tensor cores, eight sequences a block, for some shapes in bf16: few blocks, for several models on one card.
+    TensorCores,
+}
+
+/// A variant for a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recurrence {
+    General,
+    /// Sequences a block.
+    Resident(usize),
+    TensorCores,
 }
 
 /// Hidden units that the register-resident recurrence was made for, with sigmoid gates.
 const RESIDENT: [usize; 2] = [100, 50];
+/// Hidden units and sequences per block of that on tensor cores.
+const TENSOR_CORES: (usize, usize) = (100, 8);
 /// Sequences per block of the general recurrence.
 const SEQUENCES: usize = 4;
 /// What the general backward recurrence can hold in shared memory.
@@ -87,21 +100,37 @@ impl Dims {
             save: save.into(),
         })
     }
-    /// Sequences per block of the resident recurrence; `None` = the general one.
-    fn resident(&self, cuda: &Cuda, gate: Gate) -> Option<usize> {
+    fn recurrence(&self, cuda: &Cuda, gate: Gate) -> Recurrence {
+        let tensor_cores = cuda.precision() == Precision::Bf16 && self.hidden == TENSOR_CORES.0;
         match cuda.lstm {
-            _ if !RESIDENT.contains(&self.hidden) || gate == Gate::HardSigmoid => None,
-            LstmVariant::General => None,
-            LstmVariant::Resident1 => Some(1),
-            LstmVariant::Resident2 => Some(2),
+            _ if !RESIDENT.contains(&self.hidden) || gate == Gate::HardSigmoid => Recurrence::General,
+            LstmVariant::General => Recurrence::General,
+            LstmVariant::Resident1 => Recurrence::Resident(1),
+            LstmVariant::Resident2 => Recurrence::Resident(2),
+            LstmVariant::TensorCores if tensor_cores => Recurrence::TensorCores,
+            LstmVariant::Auto if tensor_cores && cuda.models > 1 => Recurrence::TensorCores,
             // One block fills a multiprocessor: one sequence a block as long as all blocks of all models run at once.
-            LstmVariant::Auto if 2 * self.batch * cuda.models <= cuda.device().multiprocessors() => Some(1),
-            LstmVariant::Auto => Some(2),
+            _ if 2 * self.batch * cuda.models <= cuda.device().multiprocessors() => Recurrence::Resident(1),
+            _ => Recurrence::Resident(2),
         }
     }
-    /// Threads of the resident recurrence: four for two units.
-    fn resident_threads(&self) -> usize {
-        (2 * self.hidden).next_multiple_of(32)
+    /// Kernel of a pass of a recurrence with its weights on chip, its blocks and its threads; none of the general one.
+    fn on_chip(&self, recurrence: Recurrence, pass: &str) -> Option<(String, [usize; 3], usize)> {
+        let blocks = |sequences| [self.batch.div_ceil(sequences), 2, 1];
+        match recurrence {
+            Recurrence::General => None,
+            // Four threads for two units.
+            Recurrence::Resident(sequences) => Some((
+                format!("lstm_resident_{pass}_{}_{sequences}", self.hidden),
+                blocks(sequences),
+                (2 * self.hidden).next_multiple_of(32),
+            )),
+            // A warp for eight units; backward two warps for sixteen.
+            Recurrence::TensorCores => {
+                let warps = if pass == "forward" { self.hidden.div_ceil(8) } else { 2 * self.hidden.div_ceil(16) };
+                Some((format!("lstm_mma_{pass}"), blocks(TENSOR_CORES.1), 32 * warps))
+            }
+        }
     }
     /// Threads of the general recurrence.
     fn threads(&self) -> usize {
@@ -120,10 +149,8 @@ pub fn forward(cuda: &Cuda, inp: &T, weights: &Weights, gate: Gate, save: bool) 
     project(cuda, dims, inp, weights, &gates)?;
     let out = cuda.empty(&[batch, time, 2 * hidden])?;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
-    if let Some(sequences) = dims.resident(cuda, gate) {
-        let kernel = format!("lstm_resident_forward_{hidden}_{sequences}");
-        let grid = [batch.div_ceil(sequences), 2, 1];
-        launch!(cuda, &kernel, grid, dims.resident_threads(), 0; p, w0, w1, gates.address(), cells.address(), at(&out))?;
+    if let Some((kernel, grid, threads)) = dims.on_chip(dims.recurrence(cuda, gate), "forward") {
+        launch!(cuda, &kernel, grid, threads, 0; p, w0, w1, gates.address(), cells.address(), at(&out))?;
     } else {
         let packed = cuda.scratch::<f32>(2 * columns * hidden)?;
         launch!(cuda, "lstm_pack", [(hidden * hidden).div_ceil(256), 2, 1], 256, 0; p, w0, w1, packed.address())?;
@@ -154,14 +181,13 @@ pub fn backward(
     let Saved { gates, cells, out } = saved;
     let [w0, w1] = [at(&weights[0].weight_hh), at(&weights[1].weight_hh)];
     // Products round the gradients of the gates to bf16: where the recurrence can, it does so itself.
-    let resident = dims.resident(cuda, gate);
+    let on_chip = dims.on_chip(dims.recurrence(cuda, gate), "backward");
     let rounded = cuda.precision() == Precision::Bf16
-        && resident.is_some()
+        && on_chip.is_some()
         && Product::has_room_for_sums(4 * hidden, at(inp), dims.inputs);
     let mut dgates = DGates { rounded, memory: gates };
-    if let Some(sequences) = resident {
-        let (grid, threads) = ([batch.div_ceil(sequences), 2, 1], dims.resident_threads());
-        let kernel = format!("lstm_resident_backward_{hidden}_{sequences}{}", if rounded { "_bf16" } else { "" });
+    if let Some((mut kernel, grid, threads)) = on_chip {
+        kernel.push_str(if rounded { "_bf16" } else { "" });
         let gates = dgates.memory.address();
         if rounded {
             let result = cuda.scratch::<half::bf16>(2 * dims.rows() * 4 * hidden)?;
