@@ -60,17 +60,19 @@ EPI_KERNEL(lstm_mma_forward, 32 * OWNERS, 1,
     for (int i = int(threadIdx.x); i < 2 * SEQUENCES * PITCH; i += int(blockDim.x)) state[i] = to_bf16(0.0f);
 
     const int first_step = direction == 0 ? 0 : p.time - 1, forth = direction == 0 ? 1 : -1;
-    float* gates_now[2];
-    float4 ahead[2]; // W x of the next step
+    float *gates_now[2], *cell_now[2], *out_now[2]; // pointers that move with time
+    float4 ahead[2];                                // W x of the next step
     float cell[2] = {0.0f, 0.0f};
     EPI_UNROLL for (int s = 0; s < 2; ++s) {
-        gates_now[s] = gates + row_at(p, direction, own.sequence + s, first_step) * 4 * H + own.unit;
+        const size_t row = row_at(p, direction, own.sequence + s, first_step);
+        gates_now[s] = gates + row * 4 * H + own.unit;
+        cell_now[s] = cells + row * H + own.unit;
+        out_now[s] = out + output_at(p, direction, own.sequence + s, first_step) + own.unit;
         ahead[s] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (own.owns[s]) ahead[s] = gates_from<H>(gates_now[s]);
     }
     for (int step = 0; step < p.time; ++step) {
         __syncthreads();
-        const int t = first_step + step * forth;
         float acc[2][4]; // gates i, f and g, o: of the first sequence, of the second
         EPI_UNROLL for (int s = 0; s < 2; ++s) {
             acc[0][s] = ahead[s].x;
@@ -84,18 +86,24 @@ EPI_KERNEL(lstm_mma_forward, 32 * OWNERS, 1,
         EPI_UNROLL for (int k = 0; k < STEPS; ++k)
             EPI_UNROLL for (int tile = 0; tile < 2; ++tile) mma_bf16(acc[tile], w[tile][k], h[k]);
         bf16* next = state + (step + 1) % 2 * SEQUENCES * PITCH + own.unit;
+        Cell both[2];
         EPI_UNROLL for (int s = 0; s < 2; ++s) {
+            both[s] = lstm_cell(make_float4(acc[0][s], acc[0][2 + s], acc[1][s], acc[1][2 + s]), cell[s], false);
+            cell[s] = both[s].c;
+        }
+        EPI_UNROLL for (int s = 0; s < 2; ++s) {
+            const Cell& now = both[s];
             if (own.owns[s]) {
-                const Cell now = lstm_cell(make_float4(acc[0][s], acc[0][2 + s], acc[1][s], acc[1][2 + s]), cell[s], false);
-                cell[s] = now.c;
                 next[(own.sequence + s - first) * PITCH] = to_bf16(now.h);
-                out[output_at(p, direction, own.sequence + s, t) + own.unit] = now.h;
+                out_now[s][0] = now.h;
                 if (p.save) {
                     gates_to<H>(now.gate, gates_now[s]);
-                    cells[row_at(p, direction, own.sequence + s, t) * H + own.unit] = now.c;
+                    cell_now[s][0] = now.c;
                 }
             }
             gates_now[s] += forth * 4 * H;
+            cell_now[s] += forth * H;
+            out_now[s] += forth * 2 * H;
         }
     }
 }
@@ -124,11 +132,13 @@ EPI_DEVICE void lstm_mma_backward_of(const LstmParams& p, const float* weight0, 
 
     const int first_step = direction == 0 ? p.time - 1 : 0, back = direction == 0 ? -1 : 1;
     const float *gates_now[2], *cell_now[2], *dout_now[2];
+    T* result_now[2];
     float cell[2], dcell[2];
     Saved ahead[2] = {};
     EPI_UNROLL for (int s = 0; s < 2; ++s) {
         const size_t row = row_at(p, direction, own.sequence + s, first_step);
         gates_now[s] = gates + row * 4 * H + own.unit;
+        result_now[s] = result + row * 4 * H + own.unit;
         cell_now[s] = cells + row * H + own.unit;
         dout_now[s] = dout + output_at(p, direction, own.sequence + s, first_step) + own.unit;
         cell[s] = dcell[s] = 0.0f;
@@ -138,30 +148,33 @@ EPI_DEVICE void lstm_mma_backward_of(const LstmParams& p, const float* weight0, 
         }
     }
     for (int step = p.time - 1; step >= 0; --step) {
+        float4 da[2];
         EPI_UNROLL for (int s = 0; s < 2; ++s) {
-            const int column = lane_id() % 4 * 2 + s;
+            const Saved saved = ahead[s];
+            if (own.owns[s] && step > 0)
+                ahead[s] = saved_from<H>(gates_now[s] + back * 4 * H, dout_now[s] + back * 2 * H, cell_now[s] + back * 2 * H, step == 1);
+            const float* halves = dstate + own.unit * SEQUENCES + lane_id() % 4 * 2 + s;
+            const float dh = saved.dout + (halves[0] + halves[TILES * 16 * SEQUENCES]);
+            const CellGradient g = cell_gradient(saved.gate, cell[s], saved.previous, dh, dcell[s], false);
+            cell[s] = saved.previous;
+            dcell[s] = g.dc;
+            da[s] = g.da;
+        }
+        EPI_UNROLL for (int s = 0; s < 2; ++s) {
             if (own.owns[s]) {
-                const Saved saved = ahead[s];
-                if (step > 0)
-                    ahead[s] = saved_from<H>(gates_now[s] + back * 4 * H, dout_now[s] + back * 2 * H, cell_now[s] + back * 2 * H,
-                                             step == 1);
-                const float* halves = dstate + own.unit * SEQUENCES + column;
-                const float dh = saved.dout + (halves[0] + halves[TILES * 16 * SEQUENCES]);
-                const CellGradient g = cell_gradient(saved.gate, cell[s], saved.previous, dh, dcell[s], false);
-                cell[s] = saved.previous;
-                dcell[s] = g.dc;
-                gates_to<H>(g.da, dgates + column * GATE_PITCH + own.unit);
-                gates_to<H>(g.da, result + (gates_now[s] - gates));
+                gates_to<H>(da[s], dgates + (lane_id() % 4 * 2 + s) * GATE_PITCH + own.unit);
+                gates_to<H>(da[s], result_now[s]);
             }
             gates_now[s] += back * 4 * H;
+            result_now[s] += back * 4 * H;
             cell_now[s] += back * H;
             dout_now[s] += back * 2 * H;
         }
         __syncthreads();
-        uint32_t da[HALF][2];
-        load_fragments(da, dgates + half * HALF * 16, GATE_PITCH);
+        uint32_t b[HALF][2];
+        load_fragments(b, dgates + half * HALF * 16, GATE_PITCH);
         float sum[2][4] = {}; // of even and of odd steps: two chains
-        EPI_UNROLL for (int k = 0; k < HALF; ++k) mma_bf16(sum[k % 2], w[k], da[k]);
+        EPI_UNROLL for (int k = 0; k < HALF; ++k) mma_bf16(sum[k % 2], w[k], b[k]);
         float* to = dstate + (half * TILES * 16 + tile * 16 + lane_id() / 4) * SEQUENCES + lane_id() % 4 * 2;
         EPI_UNROLL for (int r = 0; r < 2; ++r)
             *reinterpret_cast<float2*>(to + r * 8 * SEQUENCES) =

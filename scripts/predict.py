@@ -284,9 +284,10 @@ def table(engine, images):
             f"`{name}` {cost(name, columns[1]):.3g}" for name in most) + " |")
     lines += ["", "| recurrence, a step of time | " + " | ".join(f"{card.name}, µs" for card in CARDS) + " | registers |",
               "| --- | --: | --: | --: |"]
-    for name in sorted(n for n in code[CARDS[0].name] if n.startswith("lstm_resident")):
-        warps = 2 if "_100_" in name else 1  # a quarter's
-        per = [(code[card.name][name].issue * warps + STEP_LATENCY) / card.clock * 1e6 for card in CARDS]
+    for name in sorted(n for n in code[CARDS[0].name] if n.startswith(("lstm_resident", "lstm_mma"))):
+        warps = 4 if "_mma_" in name else 2 if "_100_" in name else 1  # of the quarter that has most
+        cycles = lambda card, kernel: max(kernel.issue, kernel.mma * card.mma) * warps + STEP_LATENCY
+        per = [cycles(card, code[card.name][name]) / card.clock * 1e6 for card in CARDS]
         registers = "/".join(str(code[card.name][name].registers) for card in CARDS)
         lines.append(f"| `{name}` | " + " | ".join(f"{us:.2f}" for us in per) + f" | {registers} |")
     return "\n".join(lines)

@@ -87,7 +87,8 @@ impl Device {
             }
         }
     }
-    /// The same for one of `models` that run on it at the same time; its results stay those of a model that runs alone.
+    /// The same for one of `models` that run on it at the same time. Its results stay those of a model that runs alone, except on a
+    /// card in bf16, where any number above 1 has the same (see `LstmVariant::TensorCores`).
     pub fn among(self, models: usize) -> Device {
         match self {
             Device::Cuda(cuda) => Device::Cuda(cuda.among(models)),

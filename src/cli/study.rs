@@ -37,7 +37,8 @@ pub struct Args {
     /// Multiply every sample budget, e.g. 0.1 for a quick look
     #[arg(long, value_name = "FACTOR")]
     scale: Option<f64>,
-    /// Cells that run at the same time; results are those of one after the other
+    /// Cells that run at the same time; results are those of one after the other, except in bf16 on a card, where any number above 1
+    /// has the same
     #[arg(long, value_name = "N")]
     at_once: Option<usize>,
     /// Print the cells, their budgets and the time they will take, and stop

@@ -41,7 +41,8 @@ pub struct Args {
     /// Fold I of K is tested, the next one validates; `all` trains K models and pools their test scores
     #[arg(long, value_name = "I/K|all")]
     pub(super) fold: Option<String>,
-    /// With all folds: how many train at the same time; results are those of one after the other
+    /// With all folds: how many train at the same time; results are those of one after the other, except in bf16 on a card, where any
+    /// number above 1 has the same
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) at_once: usize,
     /// auto, cpu, cuda[:N], emulator or reference

@@ -93,7 +93,8 @@ impl Cuda {
     pub fn with_lstm(self, lstm: LstmVariant) -> Cuda {
         Cuda { lstm, ..self }
     }
-    /// The same for one of `models` that run on the card at the same time: variants that leave room for the others, same bits.
+    /// The same for one of `models` that run on the card at the same time: variants that leave room for the others. The same bits in
+    /// f32; in bf16 those of any other number above 1.
     pub fn among(self, models: usize) -> Cuda {
         Cuda { models, ..self }
     }
