@@ -49,7 +49,7 @@ mod tests {
         }
         let (model, speid, autoencoder) = Default::default();
         let size = Size { batch: 64, enhancer_length: 3000, promoter_length: 2000, model, speid, autoencoder };
-        for (multiprocessors, kernel) in [(82, "lstm_resident_backward_2"), (132, "lstm_resident_backward_1")] {
+        for (multiprocessors, kernel) in [(82, "lstm_resident_backward_100_2"), (132, "lstm_resident_backward_100_1")] {
             let noting = Cuda::noting(multiprocessors).unwrap();
             let planned = run(&noting, &size, "lstm_backward").unwrap();
             let planned = planned.iter().find(|p| p.name == "lstm_backward").expect("the case of EPSAT");
