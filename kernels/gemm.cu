@@ -69,8 +69,8 @@ EPI_KERNEL(gemm_tn_small, 256, 3, (Gemm p, const float* a, const float* b, const
 }
 
 // out[m,n] (+)= relu?(bias[n] + Σ_chunk partial[chunk,m,n]), chunks in order; rows of out have pitch ldc. With p.sums, column
-// n of the partial sums is added to sums0[m] and, where there is one, sums1[m]. Where there is a `beside`, columns from p.split
-// on go there, as a matrix of so many columns.
+// n of the partial sums is added to sums0[m] and, where there is one, sums1[m]. Columns from p.split on go to
+// `beside`, as a matrix of so many columns.
 EPI_KERNEL(gemm_reduce, 256, 4,
            (Gemm p, int chunks, const float* partial, const float* bias, float* out, float* beside, float* sums0,
             float* sums1)) {
@@ -84,8 +84,8 @@ EPI_KERNEL(gemm_reduce, 256, 4,
         if (sums1 != nullptr) sums1[row] += sum;
         return;
     }
-    float* target = beside != nullptr && column >= p.split ? beside + size_t(row) * (p.n - p.split) + column - p.split
-                                                           : out + size_t(row) * p.ldc + column;
+    float* target = column < p.split ? out + size_t(row) * p.ldc + column
+                                     : beside + size_t(row) * (p.n - p.split) + column - p.split;
     if (bias != nullptr) sum += bias[column];
     if (p.accumulate) sum += *target;
     *target = p.relu ? relu(sum) : sum;

@@ -69,7 +69,7 @@ EPI_KERNEL(lstm_mma_forward, 32 * OWNERS, 1,
         cell_now[s] = cells + row * H + own.unit;
         out_now[s] = out + output_at(p, direction, own.sequence + s, first_step) + own.unit;
         ahead[s] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (own.owns[s]) ahead[s] = gates_from<H>(gates_now[s]);
+        if (own.owns[s]) ahead[s] = gates_from(gates_now[s], H);
     }
     for (int step = 0; step < p.time; ++step) {
         __syncthreads();
@@ -79,7 +79,7 @@ EPI_KERNEL(lstm_mma_forward, 32 * OWNERS, 1,
             acc[0][2 + s] = ahead[s].y;
             acc[1][s] = ahead[s].z;
             acc[1][2 + s] = ahead[s].w;
-            if (own.owns[s] && step + 1 < p.time) ahead[s] = gates_from<H>(gates_now[s] + forth * 4 * H);
+            if (own.owns[s] && step + 1 < p.time) ahead[s] = gates_from(gates_now[s] + forth * 4 * H, H);
         }
         uint32_t h[STEPS][2];
         load_fragments(h, state + step % 2 * SEQUENCES * PITCH, PITCH);
@@ -97,7 +97,7 @@ EPI_KERNEL(lstm_mma_forward, 32 * OWNERS, 1,
                 next[(own.sequence + s - first) * PITCH] = to_bf16(now.h);
                 out_now[s][0] = now.h;
                 if (p.save) {
-                    gates_to<H>(now.gate, gates_now[s]);
+                    gates_to(now.gate, gates_now[s], H);
                     cell_now[s][0] = now.c;
                 }
             }
@@ -144,7 +144,7 @@ EPI_DEVICE void lstm_mma_backward_of(const LstmParams& p, const float* weight0, 
         cell[s] = dcell[s] = 0.0f;
         if (own.owns[s]) {
             cell[s] = cell_now[s][0];
-            ahead[s] = saved_from<H>(gates_now[s], dout_now[s], cell_now[s] + back * H, p.time == 1);
+            ahead[s] = saved_from(gates_now[s], dout_now[s], cell_now[s] + back * H, p.time == 1, H);
         }
     }
     for (int step = p.time - 1; step >= 0; --step) {
@@ -152,7 +152,8 @@ EPI_DEVICE void lstm_mma_backward_of(const LstmParams& p, const float* weight0, 
         EPI_UNROLL for (int s = 0; s < 2; ++s) {
             const Saved saved = ahead[s];
             if (own.owns[s] && step > 0)
-                ahead[s] = saved_from<H>(gates_now[s] + back * 4 * H, dout_now[s] + back * 2 * H, cell_now[s] + back * 2 * H, step == 1);
+                ahead[s] = saved_from(gates_now[s] + back * 4 * H, dout_now[s] + back * 2 * H, cell_now[s] + back * 2 * H,
+                                      step == 1, H);
             const float* halves = dstate + own.unit * SEQUENCES + lane_id() % 4 * 2 + s;
             const float dh = saved.dout + (halves[0] + halves[TILES * 16 * SEQUENCES]);
             const CellGradient g = cell_gradient(saved.gate, cell[s], saved.previous, dh, dcell[s], false);
@@ -162,8 +163,8 @@ EPI_DEVICE void lstm_mma_backward_of(const LstmParams& p, const float* weight0, 
         }
         EPI_UNROLL for (int s = 0; s < 2; ++s) {
             if (own.owns[s]) {
-                gates_to<H>(da[s], dgates + (lane_id() % 4 * 2 + s) * GATE_PITCH + own.unit);
-                gates_to<H>(da[s], result_now[s]);
+                gates_to(da[s], dgates + (lane_id() % 4 * 2 + s) * GATE_PITCH + own.unit, H);
+                gates_to(da[s], result_now[s], H);
             }
             gates_now[s] += back * 4 * H;
             result_now[s] += back * 4 * H;

@@ -78,12 +78,12 @@ EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0,
     float* gates_now = gates + row_at(p, direction, b, first_step) * 4 * H + seat.unit;
     float* cell_now = cells + row_at(p, direction, b, first_step) * H + seat.unit;
     float* out_now = out + output_at(p, direction, b, first_step) + seat.unit;
-    if (seat.owner) ahead = gates_from<H>(gates_now);
+    if (seat.owner) ahead = gates_from(gates_now, H);
     for (int step = 0; step < p.time; ++step) {
         __syncthreads();
         const float* previous = state + step % 2 * SEQ * L::state + seat.slice * L::part_pitch;
         float4 a = ahead;
-        if (seat.owner && step < last) ahead = gates_from<H>(gates_now + forth * 4 * H);
+        if (seat.owner && step < last) ahead = gates_from(gates_now + forth * 4 * H, H);
 
         float partial[4][SEQ * 2];
         EPI_UNROLL for (int s = 0; s < SEQ; ++s) {
@@ -115,7 +115,7 @@ EPI_DEVICE void lstm_resident_forward(const LstmParams& p, const float* weight0,
             next[seat.unit / PART * L::part_pitch + seat.unit % PART] = now.h;
             out_now[0] = now.h;
             if (p.save) {
-                gates_to<H>(now.gate, gates_now);
+                gates_to(now.gate, gates_now, H);
                 cell_now[0] = now.c;
             }
         }
@@ -151,19 +151,19 @@ EPI_DEVICE void lstm_resident_backward(const LstmParams& p, const float* weight0
     const float* dout_now = dout + output_at(p, direction, b, first_step) + seat.unit;
     if (seat.owner) {
         cell = cell_now[0];
-        ahead = saved_from<H>(gates_now, dout_now, cell_now + back * H, last == 0);
+        ahead = saved_from(gates_now, dout_now, cell_now + back * H, last == 0, H);
     }
     for (int step = last; step >= 0; --step) {
         float* now = dgates + step % 2 * SEQ * L::gates;
         if (seat.owner) {
             const Saved saved = ahead;
             if (step > 0)
-                ahead = saved_from<H>(gates_now + back * 4 * H, dout_now + back * 2 * H, cell_now + back * 2 * H, step == 1);
+                ahead = saved_from(gates_now + back * 4 * H, dout_now + back * 2 * H, cell_now + back * 2 * H, step == 1, H);
             const CellGradient g = cell_gradient(saved.gate, cell, saved.previous, saved.dout + dstate, dcell, false);
             cell = saved.previous;
             dcell = g.dc;
-            gates_to<L::gate>(g.da, now + seat.sequence * L::gates + seat.unit);
-            gates_to<H>(g.da, result_now);
+            gates_to(g.da, now + seat.sequence * L::gates + seat.unit, L::gate);
+            gates_to(g.da, result_now, H);
         }
         gates_now += back * 4 * H;
         result_now += back * 4 * H;

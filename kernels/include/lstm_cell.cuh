@@ -47,16 +47,22 @@ EPI_DEVICE size_t output_at(const LstmParams& p, int direction, int b, int t) {
     return ((size_t(b) * p.time + t) * 2 + direction) * p.hidden;
 }
 
+// The four gates of one unit, `pitch` apart.
+EPI_DEVICE float4 gates_from(const float* at, int pitch) {
+    return make_float4(at[0], at[pitch], at[2 * pitch], at[3 * pitch]);
+}
+template <class T> EPI_DEVICE void gates_to(const float4& value, T* at, int pitch) {
+    at[0] = from_float<T>(value.x);
+    at[pitch] = from_float<T>(value.y);
+    at[2 * pitch] = from_float<T>(value.z);
+    at[3 * pitch] = from_float<T>(value.w);
+}
+
 EPI_DEVICE float4 load_gates(const float* gates, const LstmParams& p, int direction, int b, int t, int u) {
-    const float* at = gates + row_at(p, direction, b, t) * 4 * p.hidden + u;
-    return make_float4(at[0], at[p.hidden], at[2 * p.hidden], at[3 * p.hidden]);
+    return gates_from(gates + row_at(p, direction, b, t) * 4 * p.hidden + u, p.hidden);
 }
 EPI_DEVICE void store_gates(const float4& value, float* gates, const LstmParams& p, int direction, int b, int t, int u) {
-    float* at = gates + row_at(p, direction, b, t) * 4 * p.hidden + u;
-    at[0] = value.x;
-    at[p.hidden] = value.y;
-    at[2 * p.hidden] = value.z;
-    at[3 * p.hidden] = value.w;
+    gates_to(value, gates + row_at(p, direction, b, t) * 4 * p.hidden + u, p.hidden);
 }
 
 EPI_DEVICE void store_state(const Cell& now, const LstmParams& p, int direction, int b, int t, int u, float* gates, float* cells,
@@ -80,24 +86,13 @@ EPI_DEVICE CellGradient cell_gradient(const float4& gate, float c, float previou
     return g;
 }
 
-// The four gates of one unit, PITCH apart.
-template <int PITCH> EPI_DEVICE float4 gates_from(const float* at) {
-    return make_float4(at[0], at[PITCH], at[2 * PITCH], at[3 * PITCH]);
-}
-template <int PITCH, class T> EPI_DEVICE void gates_to(const float4& value, T* at) {
-    at[0] = from_float<T>(value.x);
-    at[PITCH] = from_float<T>(value.y);
-    at[2 * PITCH] = from_float<T>(value.z);
-    at[3 * PITCH] = from_float<T>(value.w);
-}
-
 // What the backward step of one unit reads, fetched one step early.
 struct Saved {
     float4 gate;
     float dout, previous; // previous: the cell before this step
 };
 
-// `previous` is the cell one step earlier, `none` at the first.
-template <int H> EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* previous, bool none) {
-    return {gates_from<H>(gates), dout[0], none ? 0.0f : previous[0]};
+// `previous` is the cell one step earlier, `none` at the first; `hidden` units.
+EPI_DEVICE Saved saved_from(const float* gates, const float* dout, const float* previous, bool none, int hidden) {
+    return {gates_from(gates, hidden), dout[0], none ? 0.0f : previous[0]};
 }

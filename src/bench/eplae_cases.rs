@@ -10,12 +10,14 @@ pub fn all<B: Backend>() -> Vec<(&'static str, Build<B>)> {
     vec![
         ("eplae_dna_conv1d", |m| dna_conv(m, false)),
         ("eplae_dna_conv1d_backward_weight", |m| dna_conv(m, true)),
-        ("eplae_conv1d", |m| Conv::second(m)?.case(m, Conv::forward)),
-        ("eplae_conv1d_backward_input", |m| Conv::second(m)?.case(m, Conv::backward_input)),
-        ("eplae_conv1d_backward_weight", |m| Conv::second(m)?.weight_case(m)),
-        ("eplae_conv_transpose1d_last", |m| Conv::last(m)?.case(m, Conv::transposed)),
-        ("eplae_conv_transpose1d_last_backward_input", |m| Conv::last(m)?.case(m, Conv::transposed_backward_input)),
-        ("eplae_conv_transpose1d_last_backward_weight", |m| Conv::last(m)?.weight_case(m)),
+        ("eplae_conv1d", |m| Conv::second(m)?.case(m, Conv::forward, false)),
+        ("eplae_conv1d_backward_input", |m| Conv::second(m)?.case(m, Conv::backward_input, false)),
+        ("eplae_conv1d_backward_weight", |m| Conv::second(m)?.case(m, Conv::backward_weight, true)),
+        ("eplae_conv_transpose1d_last", |m| Conv::last(m)?.case(m, Conv::transposed, false)),
+        ("eplae_conv_transpose1d_last_backward_input", |m| {
+            Conv::last(m)?.case(m, Conv::transposed_backward_input, false)
+        }),
+        ("eplae_conv_transpose1d_last_backward_weight", |m| Conv::last(m)?.case(m, Conv::backward_weight, true)),
         ("eplae_linear_encode", |m| linear(m, code(m), Pass::Forward)),
         ("eplae_linear_encode_backward_input", |m| linear(m, code(m), Pass::Transposed)),
         ("eplae_linear_encode_backward_weight", |m| linear(m, code(m), Pass::Weight)),
@@ -95,13 +97,7 @@ impl<B: Backend> Conv<B> {
         b.conv1d_backward_weight(&self.inp, &self.dout, self.spec, Some(&self.slot), None)?;
         Ok(self.slot.clone())
     }
-    fn case(self, m: &Maker<B>, run: fn(&Self, &B) -> Result<Tensor<B>>) -> Result<Case<B>> {
-        self.case_that(m, run, false)
-    }
-    fn weight_case(self, m: &Maker<B>) -> Result<Case<B>> {
-        self.case_that(m, Self::backward_weight, true)
-    }
-    fn case_that(self, m: &Maker<B>, run: fn(&Self, &B) -> Result<Tensor<B>>, accumulates: bool) -> Result<Case<B>> {
+    fn case(self, m: &Maker<B>, run: fn(&Self, &B) -> Result<Tensor<B>>, accumulates: bool) -> Result<Case<B>> {
         let [_, length, _] = self.inp.dims("conv1d")?;
         let sizes = self.weight.dims("conv1d")?;
         let cost = cost::conv1d(m.size.batch, length, sizes, self.spec, accumulates);

@@ -1,5 +1,6 @@
 //! Input gradients of convolutions that go on through the LeakyReLU before them.
 
+use crate::conv_transpose1d::EPLAE;
 use crate::harness::{Fill, Input, Inputs, Op, Run, SEED, assert_refused};
 use epi_engine::Result;
 use epi_engine::autograd::Tape;
@@ -61,9 +62,6 @@ fn both(sizes: [usize; 5], spec: Conv1d, slope: f32) -> [AfterLeaky; 2] {
         transposed,
     })
 }
-
-/// EPLAE's stride and padding.
-const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
 
 pub fn small() -> Vec<AfterLeaky> {
     [

@@ -42,7 +42,7 @@ impl Op for ConvTranspose {
 }
 
 /// EPLAE's stride and padding.
-const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
+pub const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
 
 pub fn op([batch, length, inputs, outputs, kernel]: [usize; 5], spec: Conv1d, leaky: Option<f32>) -> ConvTranspose {
     ConvTranspose { batch, length, inputs, outputs, kernel, spec, leaky }

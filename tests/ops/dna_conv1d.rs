@@ -1,5 +1,6 @@
 //! Strided, padded convolution of one-hot DNA.
 
+use crate::conv_transpose1d::EPLAE;
 use crate::harness::{Fill, Input, Inputs, Op, Run, assert_refused};
 use epi_engine::Result;
 use epi_engine::backend::{Backend, Conv1d, DnaBatch};
@@ -35,8 +36,6 @@ impl Op for DnaConv1d {
         b.dna_conv1d_backward_weight(&dna, &dout, self.spec, Some(&dweight), Some(&dbias))
     }
 }
-
-const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
 
 pub fn op([batch, length, outputs, kernel]: [usize; 4], spec: Conv1d, leaky: Option<f32>) -> DnaConv1d {
     DnaConv1d { batch, length, outputs, kernel, spec, leaky }

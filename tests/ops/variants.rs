@@ -1,6 +1,7 @@
 //! Variants of CUDA kernels that a plain run does not choose: tensor cores, large tiles, weights in registers.
 
 use crate::attention::{attention, check_cuts};
+use crate::conv_transpose1d::EPLAE;
 use crate::harness::case::Values;
 use crate::harness::compare::{check_against_reference, check_roughly, largest};
 use crate::harness::run::{Options, execute};
@@ -84,7 +85,6 @@ fn tensor_core_products_differentiate() {
 fn convolutions(
     leaky: Option<f32>,
 ) -> (Vec<conv1d::Conv>, Vec<conv_transpose1d::ConvTranspose>, Vec<dna_conv1d::DnaConv1d>) {
-    const EPLAE: Conv1d = Conv1d { stride: 2, padding: 6 };
     (
         vec![
             conv1d::conv([2, 67, 8, 132, 13], 2, 6, true),

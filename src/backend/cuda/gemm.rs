@@ -172,6 +172,7 @@ impl Cuda {
             p,
             p.params(k_chunk)?,
             pieces,
+            0,
             |params, bias, out| launch!(self, &kernel, grid, 256, 0; params, p.a, p.b, bias, out),
         )?;
         self.sum_columns(p)
@@ -218,6 +219,7 @@ impl Cuda {
             p,
             params,
             pieces,
+            0,
             |params, bias, out| launch!(self, &kernel, grid, threads, shared; params, a, b, bias, out),
         )?;
         if params.sums == 0 { self.sum_columns(p) } else { Ok(()) }
@@ -230,31 +232,25 @@ impl Cuda {
         let both = Product { n: p.n + beside.n, ..*p };
         let tiles = both.m.div_ceil(rows) * both.n.div_ceil(columns);
         let (k_chunk, pieces) = both.cut(tiles, WAVES);
-        let width = both.n + 1;
-        let gemm = Gemm { ldc: int(OP, width)?, sums: 1, accumulate: 0, ..both.params(k_chunk)? };
-        let params = GemmBeside {
-            gemm,
-            columns: int(OP, p.n)?,
-            pitch: int(OP, beside.ldb)?,
-            period: int(OP, beside.period)?,
-            edge: int(OP, beside.edge)?,
-        };
-        int(OP, pieces * p.m * width)?;
-        let partial = self.scratch::<f32>(pieces * p.m * width)?;
+        let own = int(OP, p.n)?;
+        let params = Gemm { ldc: own, split: own, sums: 1, ..both.params(k_chunk)? };
+        let [pitch, period, edge] = [int(OP, beside.ldb)?, int(OP, beside.period)?, int(OP, beside.edge)?];
         let grid = [both.n.div_ceil(columns), both.m.div_ceil(rows), pieces];
-        launch!(self, "gemm_bf16_tn_80x104_beside", grid, threads, shared_bf16(Storage::Tn, rows, columns);
-            params, p.a, p.b, beside.b, partial.address())?;
-        let sums = Gemm { ldc: int(OP, p.n)?, split: int(OP, p.n)?, accumulate: 1, ..gemm };
-        launch!(self, "gemm_reduce", [(p.m * width).div_ceil(256), 1, 1], 256, 0;
-            sums, pieces as i32, partial.address(), 0u64, p.out, beside.out, p.sums[0], p.sums[1])
+        let shared = shared_bf16(Storage::Tn, rows, columns);
+        self.in_pieces(&both, params, pieces, beside.out, |gemm, _, partial| {
+            let params = GemmBeside { gemm, columns: own, pitch, period, edge };
+            launch!(self, "gemm_bf16_tn_80x104_beside", grid, threads, shared; params, p.a, p.b, beside.b, partial)
+        })
     }
 
-    /// Launches `product` with parameters, bias and output: straight to the output, or to partial sums that are then added.
+    /// Launches `product` with parameters, bias and output: straight to the output, or to partial sums that are then added; where
+    /// these are split, those of the columns beyond to `beside`.
     fn in_pieces(
         &self,
         p: &Product,
         params: Gemm,
         pieces: usize,
+        beside: u64,
         product: impl FnOnce(Gemm, u64, u64) -> Result<()>,
     ) -> Result<()> {
         if pieces == 1 && params.sums == 0 {
@@ -263,10 +259,11 @@ impl Cuda {
         let width = p.n + params.sums as usize;
         int("gemm", pieces * p.m * width)?;
         let partial = self.scratch::<f32>(pieces * p.m * width)?;
-        product(Gemm { ldc: width as i32, accumulate: 0, relu: 0, ..params }, 0, partial.address())?;
+        let whole = Gemm { ldc: width as i32, split: i32::MAX, accumulate: 0, relu: 0, ..params };
+        product(whole, 0, partial.address())?;
         let grid = [(p.m * width).div_ceil(256), 1, 1];
         launch!(self, "gemm_reduce", grid, 256, 0;
-            params, pieces as i32, partial.address(), p.bias, p.out, 0u64, p.sums[0], p.sums[1])
+            params, pieces as i32, partial.address(), p.bias, p.out, beside, p.sums[0], p.sums[1])
     }
 
     /// The sums of A that a product asks for, by themselves.
